@@ -1,0 +1,45 @@
+# Everything lives in .venv; delete it to start again.
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+EXTRAS := train,report,postgres,test
+
+.PHONY: setup demo test check format long sim bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"gridsched needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
+	@echo "==> Installing into .venv (once; one to three minutes, about 1.6 GB, most of it PyTorch)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+	@echo "==> Ready. Next: make demo"
+
+demo: $(READY)
+	@$(BIN)/gridsched demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/pytest -m "not long" $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+long: $(READY)
+	$(BIN)/pytest -m long $(ARGS)
+
+sim: $(READY)
+	$(BIN)/pytest tests/sim $(ARGS)
+
+bench: $(READY)
+	@for file in benchmarks/*.py; do echo "==> $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
