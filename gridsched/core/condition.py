@@ -17,6 +17,8 @@ __all__ = ["AllOf", "AnyOf", "Comparison", "Condition", "Leaf", "LeafState", "ho
 
 
 class Comparison(StrEnum):
+    """On which side of its threshold a signal means surplus."""
+
     ABOVE = "above"
     BELOW = "below"
 
@@ -56,6 +58,7 @@ class Leaf:
         return f"{self.signal} {self.comparison} {self.start:g}/{self.stop:g} {delays}"
 
     def passes(self, value: float, threshold: float) -> bool:
+        """Whether ``value`` is on the right side of ``threshold``, strictly."""
         return value > threshold if self.comparison is Comparison.ABOVE else value < threshold
 
 

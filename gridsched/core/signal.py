@@ -116,18 +116,19 @@ class Reading:
     known_at: datetime
 
     def __post_init__(self) -> None:
+        what = f"reading of {self.signal} in {self.zone}"
         for name in ("start", "end", "known_at"):
             try:
                 object.__setattr__(self, name, utc(getattr(self, name)))
             except ValueError as error:
-                raise InvalidInput(f"reading of {self.signal} in {self.zone}: {name}: {error}") from error
+                raise InvalidInput(f"{what}: {name}: {error}") from error
         object.__setattr__(self, "value", float(self.value))
         if not self.start < self.end:
-            raise InvalidInput(f"reading of {self.signal} in {self.zone} ends at {self.end} but starts at {self.start}; a slot must end later")
+            raise InvalidInput(f"{what} starts at {self.start} and ends at {self.end}; a slot must end later than it starts")
         if not math.isfinite(self.value):
-            raise InvalidInput(f"reading of {self.signal} in {self.zone} at {self.start} is {self.value}; leave an unknown slot out instead")
+            raise InvalidInput(f"{what} at {self.start} is {self.value}; leave an unknown slot out instead")
         if self.signal is SignalKind.RENEWABLE_SHARE and not 0 <= self.value <= 1:
-            raise InvalidInput(f"renewable share in {self.zone} at {self.start} is {self.value}; give a share from 0 to 1, not percent")
+            raise InvalidInput(f"{what} at {self.start} is {self.value}; give a share from 0 to 1, not percent")
 
 
 def plausible(reading: Reading) -> str | None:
