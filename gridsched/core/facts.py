@@ -1,0 +1,273 @@
+"""What has happened and is committed. Verbs return facts; the store keeps them; metrics, console and pages read them.
+
+Every fact has ``at``. ``kind_of`` gives the name it is stored and counted under (``LeasePaused`` -> ``lease_paused``).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = [
+    "AgentReplaced", "EnergyMetered", "EpochFinished", "Fact", "HELD", "JobEnded", "JobSubmitted", "LeaseActive", "LeaseEnded", "LeaseOffered",
+    "LeasePaused", "LeaseResumed", "MeterRefused", "NodeAbsent", "NodeJoined", "NodeOptedIn", "NodeOptedOut", "NodePresent", "PolicyDecided",
+    "PolicyLoaded", "ReadingsDropped", "ReadingsStored", "RewardPosted", "RoundMerged", "RoundOpened", "SignalDegraded", "SignalRecovered",
+    "UnitAccepted", "UpdateRejected", "VersionEvaluated", "ZoneObserved", "kind_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something that has happened at ``at`` (the daemon's clock)."""
+
+    at: datetime
+
+
+def kind_of(fact: Fact | type[Fact]) -> str:
+    """The fact's name in snake case."""
+    name = (fact if isinstance(fact, type) else type(fact)).__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingsStored(Fact):
+    source: str
+    zone: str
+    signal: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingsDropped(Fact):
+    source: str
+    zone: str
+    signal: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalDegraded(Fact):
+    source: str
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRecovered(Fact):
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLoaded(Fact):
+    zone: str
+    policy: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDecided(Fact):
+    """A decision that differs from the zone's last one in target, tier or reason."""
+
+    zone: str
+    decision_id: str
+    target_w: float
+    tier: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneObserved(Fact):
+    """The zone at a control tick: what was allowed, leased and drawn, and the signals behind it."""
+
+    zone: str
+    decision_id: str
+    target_w: float
+    leased_w: float
+    drawn_w: float
+    reason: str
+    signals: dict[str, float]
+    nodes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeJoined(Fact):
+    node_id: str
+    zone: str
+    device: str
+    power_w: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePresent(Fact):
+    node_id: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAbsent(Fact):
+    node_id: str
+    zone: str
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReplaced(Fact):
+    node_id: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptedIn(Fact):
+    node_id: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptedOut(Fact):
+    node_id: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeaseFact(Fact):
+    lease_id: str
+    unit_id: str
+    job_id: str
+    node_id: str
+    zone: str
+    generation: int
+    reason: str
+    power_w: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOffered(_LeaseFact):
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseActive(_LeaseFact):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasePaused(_LeaseFact):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseResumed(_LeaseFact):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEnded(_LeaseFact):
+    """``state`` is handed_over, released, expired or revoked."""
+
+    state: str
+
+
+HELD = (LeaseOffered, LeaseActive, LeasePaused, LeaseResumed, LeaseEnded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSubmitted(Fact):
+    job_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded(Fact):
+    job_id: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundOpened(Fact):
+    job_id: str
+    round_id: str
+    epoch: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundMerged(Fact):
+    job_id: str
+    round_id: str
+    epoch: int
+    version: int
+    digest: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitAccepted(Fact):
+    job_id: str
+    unit_id: str
+    node_id: str
+    lease_id: str
+    kind: str
+    samples: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRejected(Fact):
+    job_id: str
+    unit_id: str
+    node_id: str
+    lease_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionEvaluated(Fact):
+    job_id: str
+    version: int
+    epoch: int
+    loss: float
+    accuracy: float | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyMetered(Fact):
+    """Energy of a closed unit, split: ``use`` is useful, wasted or idle. Cost at the prices of its hours."""
+
+    job_id: str
+    zone: str
+    epoch: int
+    use: str
+    energy_j: float
+    cost_micro: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFinished(Fact):
+    job_id: str
+    epoch: int
+    useful_j: float
+    wasted_j: float
+    idle_j: float
+    reward_micro: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterRefused(Fact):
+    node_id: str
+    reason: str
+    register_j: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardPosted(Fact):
+    node_id: str
+    zone: str
+    lease_id: str
+    job_id: str
+    amount_micro: int
+    energy_j: float

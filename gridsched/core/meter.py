@@ -1,0 +1,68 @@
+"""A node's cumulative energy register, and what the daemon believes of it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+__all__ = ["MeterMethod", "MeterReading", "MeterRefusal", "TOLERANCE", "refusal"]
+
+TOLERANCE = 0.05
+"""Share by which a meter may exceed registered power x time (the accuracy class of a cheap smart plug)."""
+
+_SLACK_S = 2.0
+
+
+class MeterMethod(StrEnum):
+    """``measured``: a counter of the device (RAPL, NVML, battery, smart plug); ``estimated``: a power model."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+
+
+class MeterRefusal(StrEnum):
+    RUNS_BACKWARDS = "runs_backwards"
+    TOO_MUCH_POWER = "too_much_power"
+    FROM_THE_FUTURE = "from_the_future"
+    NOT_FINITE = "not_finite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReading:
+    """The register of ``node_id`` in joules at ``at``, by the daemon's clock.
+
+    ``lease_id`` names the lease the node worked under since the reading before, or None. ``delta_j`` is the energy since then.
+    """
+
+    node_id: str
+    at: datetime
+    register_j: float
+    delta_j: float
+    method: MeterMethod
+    lease_id: str | None = None
+
+
+def refusal(
+    *,
+    before_j: float | None,
+    before_at: datetime | None,
+    register_j: float,
+    at: datetime,
+    now: datetime,
+    registered_w: float,
+    slack: timedelta = timedelta(seconds=_SLACK_S),
+) -> MeterRefusal | None:
+    """Why this reading cannot be true, or None.
+
+    The daemon dates readings itself (arrival minus the age the node's monotonic clock gives), so a node whose
+    calendar is a day off meters as well as any other. A first reading only sets the register.
+    """
+    if register_j != register_j or register_j in (float("inf"), float("-inf")):
+        return MeterRefusal.NOT_FINITE
+    if at > now:
+        return MeterRefusal.FROM_THE_FUTURE
+    if before_j is None or before_at is None:
+        return None
+    if register_j < before_j:
+        return MeterRefusal.RUNS_BACKWARDS
+    most_j = registered_w * (1 + TOLERANCE) * (max((at - before_at).total_seconds(), 0.0) + slack.total_seconds())
+    return MeterRefusal.TOO_MUCH_POWER if register_j - before_j > most_j else None

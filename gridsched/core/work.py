@@ -1,0 +1,94 @@
+"""The work unit: a pure function of (version, range, seed), with a middle."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from gridsched.core.job import Codec, InnerOptimizer
+
+__all__ = ["Refusal", "UnitKind", "UnitSpec", "UnitState", "WorkUnit"]
+
+
+class UnitKind(StrEnum):
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class UnitState(StrEnum):
+    """``open`` units wait for a node, ``leased`` ones have one; ``accepted`` and ``abandoned`` are final."""
+
+    OPEN = "open"
+    LEASED = "leased"
+    ACCEPTED = "accepted"
+    ABANDONED = "abandoned"
+
+
+class Refusal(StrEnum):
+    """Why an update was not accepted; the same words in logs, metrics, API and pages."""
+
+    NOT_FINITE = "not_finite"
+    WRONG_SHAPE = "wrong_shape"
+    WRONG_VERSION = "wrong_version"
+    OLD_GENERATION = "old_generation"
+    UNREADABLE = "unreadable"
+    NORM_BOUND = "norm_bound"
+    UNIT_CLOSED = "unit_closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpec:
+    """Everything the trainer needs to know; equal specs give equal bits within one hardware class.
+
+    ``[start, stop)`` is a range of positions in the epoch's sample order (for ``evaluate``: of the test set itself);
+    ``base`` is the digest of model version ``version``; ``program`` and ``dataset`` are digests;
+    ``digest_every`` is the number of steps between two parameter digests for audits.
+    """
+
+    unit_id: str
+    job_id: str
+    kind: UnitKind
+    program: str
+    dataset: str
+    base: str
+    version: int
+    epoch: int
+    start: int
+    stop: int
+    batch_size: int
+    passes: int
+    seed: int
+    inner: InnerOptimizer
+    codec: Codec = Codec.RAW
+    digest_every: int = 20
+
+    @property
+    def samples(self) -> int:
+        """Distinct samples in the range; the weight of the unit in a merge."""
+        return self.stop - self.start
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps (or evaluation batches) from start to end."""
+        return math.ceil(self.samples / self.batch_size) * self.passes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkUnit:
+    """A unit in its round. ``leases`` counts the leases made on it so far and numbers the next one."""
+
+    spec: UnitSpec
+    round_id: str
+    index: int
+    state: UnitState = UnitState.OPEN
+    leases: int = 0
+    continuation: str | None = None
+    continuation_step: int = 0
+    update: str | None = None
+    update_norm: float | None = None
+    accepted_lease: str | None = None
+    accepted_at: datetime | None = None
+
+    @property
+    def unit_id(self) -> str:
+        return self.spec.unit_id
