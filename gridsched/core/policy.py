@@ -138,6 +138,11 @@ class Decision:
     reward_micro_per_kwh: int = 0
     reward_micro_per_unit: int = 0
 
+    @property
+    def decision_id(self) -> str:
+        """The decision's name: one zone decides at most once in a second."""
+        return f"{self.zone}.{self.decided_at:%Y%m%dT%H%M%S}"
+
 
 def evaluate(
     policy: Policy,
