@@ -1,0 +1,42 @@
+"""gridsched trains neural networks on consumers' computers when the power grid has energy to spare.
+
+This module is the face for adapter authors: what a signal adapter in ``adapters/signals`` may import, and all it needs.
+"""
+
+from gridsched.adapter import Adapter, Fault, Http, Response, body_of, read_json, read_options, refuse_old
+from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
+from gridsched.core.quantity import duration, factor
+from gridsched.core.rows import Batch, Dropped, Layout, Row, Stamp, StampFormat, moment, named_zone, number, read_rows
+from gridsched.core.signal import UNIT, Quality, Reading, SignalKind
+
+__all__ = [
+    "UNIT",
+    "Adapter",
+    "AdapterError",
+    "Batch",
+    "ConfigError",
+    "Dropped",
+    "Fault",
+    "Http",
+    "InvalidInput",
+    "Layout",
+    "Quality",
+    "Reading",
+    "Response",
+    "Row",
+    "SignalKind",
+    "Stamp",
+    "StampFormat",
+    "body_of",
+    "duration",
+    "factor",
+    "moment",
+    "named_zone",
+    "number",
+    "read_json",
+    "read_options",
+    "read_rows",
+    "refuse_old",
+]
+
+__version__ = "0.1.0"
