@@ -1,0 +1,164 @@
+"""The one way out to providers: HTTP with a token bucket per host, retry with back-off, a size limit, and keys kept out of errors.
+
+Adapters are handed a `Session` as their ``Http``. It returns whatever a provider answers (an adapter knows what a 404
+means there), except where there is nothing to read: no connection, a body over the limit, or trouble that outlasts the
+retries. Then it raises AdapterError with the `Fault` and, for a rate limit, how long the provider asked to wait.
+"""
+
+import random
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+
+from gridsched.adapter import Fault, Response
+from gridsched.core.errors import AdapterError
+from gridsched.core.units import utc
+
+__all__ = ["Limits", "Session", "TokenBucket", "masked"]
+
+_SECRET = re.compile(r"(?i)\b((?:[\w-]*(?:key|token|secret|password|auth|signature))=)[^&\s'\"]+")
+_USER = re.compile(r"//[^/@\s]+@")
+_RETRY = frozenset({429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How politely to ask. ``per_minute`` and ``burst`` are per host; a wait longer than ``longest_wait_s`` is not waited for."""
+
+    per_minute: float = 2.0
+    burst: int = 4
+    timeout_s: float = 30.0
+    attempts: int = 3
+    first_backoff_s: float = 2.0
+    longest_wait_s: float = 60.0
+    body_bytes: int = 16 * 2**20
+
+
+class TokenBucket:
+    """Lets ``burst`` requests through at once and ``per_minute`` in the long run. Thread-safe; never sleeps itself."""
+
+    def __init__(self, *, per_minute: float, burst: int, monotonic: Callable[[], float]) -> None:
+        self._rate = per_minute / 60
+        self._burst = float(burst)
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._tokens = self._burst
+        self._at = monotonic()
+
+    def reserve(self, longest_wait_s: float) -> float:
+        """Take a token and return the seconds until it may be used; above ``longest_wait_s`` nothing is taken."""
+        with self._lock:
+            now = self._monotonic()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
+            wait_s = max(0.0, (1 - self._tokens) / self._rate)
+            if wait_s <= longest_wait_s:
+                self._tokens -= 1
+            return wait_s
+
+
+@dataclass(slots=True)
+class Session:
+    """An `Http` for all adapters together. ``monotonic`` and ``sleep`` are the daemon's clock; ``secrets`` are masked wherever they appear.
+
+    ``now`` is only used for a Retry-After that names a date.
+    """
+
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+    now: Callable[[], datetime]
+    limits: Limits = field(default_factory=Limits)
+    secrets: Iterable[str] = ()
+    jitter: Callable[[], float] = random.random
+    _requests: requests.Session = field(default_factory=requests.Session)
+    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._requests.headers["User-Agent"] = "gridsched"
+        self._requests.trust_env = False  # no .netrc credentials, and only config.py reads the environment
+
+    def get(self, url: str, *, params: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None) -> Response:
+        """The last answer after at most ``limits.attempts`` tries; raises AdapterError where there is none worth reading."""
+        host = urlsplit(url).netloc
+        for attempt in range(1, self.limits.attempts + 1):
+            self._take_turn(host)
+            last = attempt == self.limits.attempts
+            try:
+                response = self._once(url, params, headers)
+            except requests.RequestException as error:
+                if last:
+                    message = f"{host} cannot be reached: {self._masked(str(error))}"
+                    raise AdapterError(message, kind=Fault.UNAVAILABLE) from None  # the cause would show the key
+                self.sleep(self._backoff_s(attempt))
+                continue
+            if response.status not in _RETRY:
+                return response
+            wait_s = self._retry_after_s(response)
+            if response.status == 429 and (last or (wait_s or 0) > self.limits.longest_wait_s):
+                raise AdapterError(f"{host} asks for fewer requests (HTTP 429)", kind=Fault.RATE_LIMITED, retry_after_s=wait_s)
+            if last or (wait_s or 0) > self.limits.longest_wait_s:
+                return response
+            self.sleep(self._backoff_s(attempt) if wait_s is None else wait_s)
+        raise AssertionError("every last attempt returns or raises")
+
+    def close(self) -> None:
+        """Drop kept connections."""
+        self._requests.close()
+
+    def _take_turn(self, host: str) -> None:
+        with self._lock:
+            bucket = self._buckets.get(host)
+            if bucket is None:
+                limits = self.limits
+                bucket = TokenBucket(per_minute=limits.per_minute, burst=limits.burst, monotonic=self.monotonic)
+                self._buckets[host] = bucket
+        wait_s = bucket.reserve(self.limits.longest_wait_s)
+        if wait_s > self.limits.longest_wait_s:
+            raise AdapterError(f"too many requests to {host} are waiting already", kind=Fault.RATE_LIMITED, retry_after_s=wait_s)
+        if wait_s > 0:
+            self.sleep(wait_s)
+
+    def _once(self, url: str, params: Mapping[str, str | int] | None, headers: Mapping[str, str] | None) -> Response:
+        with self._requests.get(url, params=params, headers=headers, timeout=self.limits.timeout_s, stream=True) as answer:
+            body = bytearray()
+            for piece in answer.iter_content(64 * 1024):
+                body += piece
+                if len(body) > self.limits.body_bytes:
+                    host = urlsplit(url).netloc
+                    raise AdapterError(f"{host} answered with more than {self.limits.body_bytes} bytes", kind=Fault.TOO_LARGE)
+            names = {name.lower(): value for name, value in answer.headers.items()}
+            content_type = names.get("content-type", "").partition(";")[0].strip().lower()
+            return Response(status=answer.status_code, body=bytes(body), headers=names, content_type=content_type)
+
+    def _backoff_s(self, attempt: int) -> float:
+        """Twice as long each time, spread over half its length so that many sites do not come back together."""
+        full = min(self.limits.longest_wait_s, self.limits.first_backoff_s * 2.0 ** (attempt - 1))
+        return full * (0.5 + 0.5 * self.jitter())
+
+    def _retry_after_s(self, response: Response) -> float | None:
+        """The wait the provider asks for (RFC 9110 section 10.2.3: seconds or a date), or None."""
+        written = response.headers.get("retry-after", "").strip()
+        if written.isdigit():
+            return float(written)
+        try:
+            return max(0.0, (utc(parsedate_to_datetime(written)) - self.now()).total_seconds())
+        except ValueError:
+            return None
+
+    def _masked(self, text: str) -> str:
+        return masked(text, self.secrets)
+
+
+def masked(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` without ``secrets``, without values of query parameters that look like keys, and without user:password in URLs."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return _USER.sub("//***@", _SECRET.sub(r"\1***", text))
