@@ -1,0 +1,179 @@
+"""The site's settings as records: the sections of ``gridsched.toml``, each key with its unit, default and limits.
+
+`gridsched.config` reads them from the file and the environment; this module knows neither. A field's type says how its key is
+written: a `Span` is a duration, a `Size` a number of bytes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from gridsched.core.errors import ConfigError, InvalidInput
+from gridsched.core.job import is_name
+from gridsched.core.quantity import duration
+
+__all__ = ["AdapterTable", "Blobs", "Control", "Replay", "Settings", "Site", "StoreAddress", "Web", "ZoneTable", "size_bytes"]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?i?B)?\s*")
+_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def size_bytes(written: object) -> int:
+    """``"512 MB"``, ``"2 GiB"`` or a plain number, in bytes."""
+    match = _SIZE.fullmatch(str(written)) if isinstance(written, str | int) and not isinstance(written, bool) else None
+    if match is None:
+        raise InvalidInput(f"{written!r} is not a size; write it like '512 MB', '20 GB' or as a number of bytes")
+    return int(float(match[1]) * _SIZES[match[2] or "B"])
+
+
+def _seconds(written: object) -> timedelta:
+    """A duration as in policies; in the site's file a bare number is seconds."""
+    if isinstance(written, int | float) and not isinstance(written, bool):
+        return timedelta(seconds=written)
+    return duration(written)
+
+
+Size = Annotated[int, size_bytes]
+Span = Annotated[timedelta, _seconds]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """``data`` is the folder of database and blobs, relative to the site."""
+
+    name: str = "home"
+    data: Path = Path("data")
+
+    def __post_init__(self) -> None:
+        _demand(is_name(self.name), f"name: {self.name!r} must be lower-case letters, digits, - and _, at most 63")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAddress:
+    """``url`` as SQLAlchemy writes it: ``sqlite:///`` (a relative path starts at the site) or ``postgresql+psycopg://``."""
+
+    url: str = field(default="sqlite:///data/gridsched.sqlite", repr=False)
+
+    def __post_init__(self) -> None:
+        _demand(self.url.startswith(("sqlite://", "postgresql")), "url: must begin with sqlite:/// or postgresql+psycopg://")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    """Where the daemon listens, and its limits.
+
+    ``max_queue`` is the number of calls that may wait to be written;
+    ``calls_per_s`` is what one token may do; ``max_body_bytes`` bounds a JSON message, ``max_blob_bytes`` a stored file.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body_bytes: Size = 64_000
+    max_blob_bytes: Size = 512_000_000
+    max_blobs: int = 100_000
+    max_queue: int = 10_000
+    calls_per_s: float = 200.0
+    metrics_need_token: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        _demand(0 <= self.port < 65536, f"port: {self.port} is not a port; use 1 to 65535, or 0 for any free one")
+        _demand((self.tls_cert is None) == (self.tls_key is None), "tls_cert and tls_key belong together; give both or neither")
+        for name in ("max_body_bytes", "max_blob_bytes", "max_blobs", "max_queue", "calls_per_s"):
+            _demand(getattr(self, name) > 0, f"{name}: must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A clock that starts at ``replay_from`` and runs ``speed`` times as fast as the real one; without ``[clock]`` time is real."""
+
+    replay_from: datetime
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        _demand(0 < self.speed < float("inf"), f"speed: must be above 0, got {self.speed}; 1 is real time")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The pace of the daemon, in durations of its own clock.
+
+    ``every``: control tick. ``sync_every``: how often a node reports. ``lease_ttl``: how long a node may go on unheard.
+    ``longest_lease``: then the unit goes to another node. ``absent_after``: silence that counts as gone. ``start_jitter``: spreads
+    starts. ``hand_over_after``: a pause this long asks for the continuation back.
+    """
+
+    every: Span = timedelta(minutes=1)
+    sync_every: Span = timedelta(seconds=20)
+    lease_ttl: Span = timedelta(seconds=90)
+    longest_lease: Span = timedelta(hours=6)
+    absent_after: Span = timedelta(seconds=60)
+    start_jitter: Span = timedelta(seconds=2)
+    hand_over_after: Span = timedelta(minutes=10)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            least = timedelta(0) if f.name == "start_jitter" else timedelta(milliseconds=1)
+            _demand(getattr(self, f.name) >= least, f"{f.name}: must be above 0")
+        for longer in ("lease_ttl", "absent_after"):
+            _demand(
+                getattr(self, longer) > self.sync_every,
+                f"{longer}: {getattr(self, longer)} is not longer than sync_every {self.sync_every}; nodes would be lost between two syncs",
+            )
+        _demand(self.longest_lease >= self.lease_ttl, "longest_lease: must be at least lease_ttl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blobs:
+    """``quota_bytes`` is the room for all stored files; what nothing names is removed after ``keep``."""
+
+    quota_bytes: Size = field(default=20_000_000_000, metadata={"key": "quota"})
+    keep: Span = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneTable:
+    """A zone and the file of its policy: a path from the site, or a bare file name in its ``policies/``."""
+
+    name: str
+    policy: Path
+
+    def __post_init__(self) -> None:
+        _demand(is_name(self.name), f"name: {self.name!r} must be lower-case letters, digits, - and _, at most 63")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterTable:
+    """``use`` names the adapter (a path below ``adapters/``, or ``module:Class``); ``options`` is the rest of its table."""
+
+    use: str
+    options: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of it; ``folder`` is the site's absolute path, and every path below is absolute too."""
+
+    folder: Path
+    site: Site = Site()
+    store: StoreAddress = StoreAddress()
+    web: Web = Web()
+    clock: Replay | None = None
+    control: Control = Control()
+    blobs: Blobs = Blobs()
+    zones: tuple[ZoneTable, ...] = ()
+    adapters: tuple[AdapterTable, ...] = ()
+
+    @property
+    def token_file(self) -> Path:
+        """Where ``gridsched init`` leaves the first operator token, readable by its owner only."""
+        return self.folder / "operator.token"
+
+
+def _demand(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
