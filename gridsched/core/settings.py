@@ -36,6 +36,11 @@ def _seconds(written: object) -> timedelta:
     return duration(written)
 
 
+def _demand(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
 Size = Annotated[int, size_bytes]
 Span = Annotated[timedelta, _seconds]
 
@@ -172,8 +177,3 @@ class Settings:
     def token_file(self) -> Path:
         """Where ``gridsched init`` leaves the first operator token, readable by its owner only."""
         return self.folder / "operator.token"
-
-
-def _demand(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
