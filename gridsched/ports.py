@@ -1,12 +1,12 @@
 """What the shell must provide, as small Protocols. Verbs and the daemon are written against these alone."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
-from concurrent.futures import Future
 
 from gridsched.core.facts import Fact
 from gridsched.core.signal import Reading, SignalKind
@@ -47,19 +47,21 @@ class Tx(Protocol):
     ``where`` values are equal-to; a tuple, list or set means any-of; None means is-null.
     """
 
-    def get(self, kind: type[R], *key: Any) -> R | None:
+    def get(self, kind: type[R], /, *key: Any) -> R | None:
         """The record with that key, or None."""
         ...
 
-    def must(self, kind: type[R], *key: Any) -> R:
+    def must(self, kind: type[R], /, *key: Any) -> R:
         """The record with that key; raises `NotFound` naming it."""
         ...
 
-    def find(self, kind: type[R], *, order: str = "", limit: int | None = None, **where: Any) -> list[R]:
+    def find(self, kind: type[R], /, *, order: str = "", limit: int | None = None, **where: Any) -> list[R]:
         """All records that match, ordered by the named fields (``"-at"`` descends), else by key."""
         ...
 
-    def count(self, kind: type[Any], **where: Any) -> int: ...
+    def count(self, kind: type[Any], /, **where: Any) -> int:
+        """How many records match."""
+        ...
 
     def insert(self, *records: Any) -> None:
         """New records of any kinds; raises `Conflict` where a key exists."""
@@ -69,11 +71,13 @@ class Tx(Protocol):
         """Insert or replace by key; many records of one kind go in one statement."""
         ...
 
-    def swap(self, record: Any, **expected: Any) -> bool:
+    def swap(self, record: Any, /, **expected: Any) -> bool:
         """Replace by key only where the stored row still has the ``expected`` values; whether it had."""
         ...
 
-    def delete(self, kind: type[Any], **where: Any) -> int: ...
+    def delete(self, kind: type[Any], /, **where: Any) -> int:
+        """Remove what matches; how many records that was."""
+        ...
 
     def store_readings(self, readings: Sequence[Reading]) -> int:
         """Append readings; a repeat of the newest revision of its slot adds nothing. The number of new rows."""
@@ -91,33 +95,47 @@ class Tx(Protocol):
 class Store(Protocol):
     """Durable rows. ``read`` may be used from any thread; only the `Writer` calls ``write``."""
 
-    def read(self) -> AbstractContextManager[Tx]: ...
+    def read(self) -> AbstractContextManager[Tx]:
+        """A consistent view; nothing may be written in it."""
+        ...
 
-    def write(self) -> AbstractContextManager[Tx]: ...
+    def write(self) -> AbstractContextManager[Tx]:
+        """One transaction, committed at the end and rolled back by an exception."""
+        ...
 
     def upgrade(self) -> None:
         """Bring the schema to the newest migration, under a lock."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of all connections."""
+        ...
 
 
 class Writer(Protocol):
     """The one thread that writes, group by group. A future is answered after its commit is durable."""
 
     def submit(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[T]]) -> "Future[T]":
-        """Run ``verb`` in the next group; its savepoint is rolled back alone if it raises. Raises `Busy` when the queue is full."""
+        """Run ``verb`` in the next group; its savepoint is rolled back alone if it raises.
+
+        Raises `Busy` when the queue is full.
+        """
         ...
 
     def submit_many(self, verb: Callable[[Tx, datetime, Sequence[Any]], Reply[Sequence[T | Exception]]], item: Any) -> "Future[T]":
-        """As ``submit``, but all waiting items of one ``verb`` go to it in one call; an Exception in its answers is raised to that caller."""
+        """As ``submit``, but all waiting items of one ``verb`` go to it in one call.
+
+        An Exception among its answers is raised to that item's caller.
+        """
         ...
 
 
 class Blobs(Protocol):
     """Content-addressed files: written aside, synced, renamed; a digest is a sha256 in lower-case hex."""
 
-    def put(self, data: bytes) -> str: ...
+    def put(self, data: bytes) -> str:
+        """Store ``data`` durably; its digest."""
+        ...
 
     def get(self, digest: str) -> bytes:
         """The bytes; raises `NotFound`, or `BlobCorrupt` where they no longer match."""
@@ -127,23 +145,32 @@ class Blobs(Protocol):
         """The file, for streaming; raises `NotFound`."""
         ...
 
-    def has(self, digest: str) -> bool: ...
+    def has(self, digest: str) -> bool:
+        """Whether the whole blob is there."""
+        ...
 
-    def size(self, digest: str) -> int: ...
+    def size(self, digest: str) -> int:
+        """Its length in bytes; raises `NotFound`."""
+        ...
 
     def offset(self, digest: str) -> int:
         """Bytes already received of an unfinished upload."""
         ...
 
     def append(self, digest: str, data: bytes, *, offset: int, total: int) -> bool:
-        """One piece of a resumable upload; True once whole, verified and durable. Raises `Conflict` for another offset, `TooLarge`, `StorageFull`, `BlobCorrupt`."""
+        """One piece of a resumable upload; True once whole, verified and durable.
+
+        Raises `Conflict` for another offset, `TooLarge`, `StorageFull`, `BlobCorrupt`.
+        """
         ...
 
     def sweep(self, named: set[str], *, older_than: datetime) -> int:
         """Remove files that nothing names; how many bytes were freed."""
         ...
 
-    def digests(self) -> Iterator[str]: ...
+    def digests(self) -> Iterator[str]:
+        """Every whole blob."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,4 +197,6 @@ class Channel(Protocol):
         """Send these nodes their present orders as soon as possible. Never blocks, drops the oldest when full."""
         ...
 
-    def present(self) -> set[str]: ...
+    def present(self) -> set[str]:
+        """The nodes that are connected now."""
+        ...

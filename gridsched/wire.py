@@ -31,9 +31,26 @@ from gridsched.core.errors import MessageError
 from gridsched.core.work import UnitSpec
 
 __all__ = [
-    "VERSION", "ConsentChoice", "ConsentView", "Desired", "HandOver", "Hello", "Join", "Joined", "LeaseReport", "MeterReport", "Order", "Orders",
-    "Problem", "Statement", "StatementLine", "Sync", "UpdateNotice", "decode", "encode",
-]  # fmt: skip
+    "VERSION",
+    "ConsentChoice",
+    "ConsentView",
+    "Desired",
+    "HandOver",
+    "Hello",
+    "Join",
+    "Joined",
+    "LeaseReport",
+    "MeterReport",
+    "Order",
+    "Orders",
+    "Problem",
+    "Statement",
+    "StatementLine",
+    "Sync",
+    "UpdateNotice",
+    "decode",
+    "encode",
+]
 
 VERSION = 1
 Desired = str
@@ -44,7 +61,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Fields not named here are an error: a misspelt limit must not be ignored."""
 
 
-class Join(_Message):
+class Join(_Message, frozen=True):
     """Enrolment with a one-time ``code``. ``power_w`` is the most the device draws, ``memory_bytes`` what it offers."""
 
     code: str
@@ -57,7 +74,9 @@ class Join(_Message):
     version: int = VERSION
 
 
-class Joined(_Message):
+class Joined(_Message, frozen=True):
+    """The node's token, shown once, and what its zone pays now."""
+
     node_id: str
     token: str
     zone: str
@@ -66,7 +85,7 @@ class Joined(_Message):
     reward_micro_per_unit: int
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """The first message of an agent process; takes the node over from an earlier ``instance``, whose calls are refused from then on."""
 
     instance: str
@@ -74,9 +93,12 @@ class Hello(_Message):
     version: int = VERSION
 
 
-class LeaseReport(_Message):
-    """``state``: starting | running | paused | refused (with ``reason``). ``step`` is the position in the unit, ``steps_executed``
-    counts all steps run under this lease, ``speed`` is in steps per clock second of work, ``saved_step`` is durable on the node."""
+class LeaseReport(_Message, frozen=True):
+    """What the node does with its lease.
+
+    ``state``: starting | running | paused | refused (with ``reason``). ``step`` is the position in the unit, ``steps_executed``
+    counts all steps run under this lease, ``speed`` is in steps per clock second of work, ``saved_step`` is durable on the node.
+    """
 
     lease_id: str
     generation: int
@@ -88,7 +110,7 @@ class LeaseReport(_Message):
     reason: str = ""
 
 
-class MeterReport(_Message):
+class MeterReport(_Message, frozen=True):
     """The cumulative register in joules, read ``age_s`` ago by the node's monotonic clock; ``power_w`` is the present draw."""
 
     register_j: float
@@ -97,8 +119,8 @@ class MeterReport(_Message):
     method: str
 
 
-class Sync(_Message):
-    """``device``: free | user_active | hot | on_battery | disk_full. ``clock_s`` is the node's own epoch time, for its owner's information only."""
+class Sync(_Message, frozen=True):
+    """``device``: free | user_active | hot | on_battery | disk_full. ``clock_s`` is the node's own calendar, for its owner only."""
 
     instance: str
     device: str = "free"
@@ -107,7 +129,7 @@ class Sync(_Message):
     clock_s: float | None = None
 
 
-class ConsentChoice(_Message):
+class ConsentChoice(_Message, frozen=True):
     """``for_s`` None: until withdrawn. ``max_w`` None: the node's own power."""
 
     opted_in: bool
@@ -116,7 +138,7 @@ class ConsentChoice(_Message):
     min_reward_micro_per_kwh: int = 0
 
 
-class HandOver(_Message):
+class HandOver(_Message, frozen=True):
     """The unit's middle, given back; ``continuation`` (a stored blob) is None where no step was saved."""
 
     instance: str
@@ -129,7 +151,7 @@ class HandOver(_Message):
     meter: MeterReport | None = None
 
 
-class UpdateNotice(_Message):
+class UpdateNotice(_Message, frozen=True):
     """A finished unit. ``update`` is a stored blob (None for an evaluation); ``digests`` are (step, parameter digest) audit points."""
 
     instance: str
@@ -142,7 +164,7 @@ class UpdateNotice(_Message):
     meter: MeterReport | None = None
 
 
-class Order(_Message):
+class Order(_Message, frozen=True):
     """What should be true of the node's lease. ``unit`` is all the trainer needs; ``runtime_seed`` none: it is in the unit.
 
     ``wait_s`` spreads starts; ``ttl_s`` is how long the node may go on without hearing from the daemon.
@@ -161,14 +183,16 @@ class Order(_Message):
     continuation_step: int = 0
 
 
-class ConsentView(_Message):
+class ConsentView(_Message, frozen=True):
+    """The consumer's choice as the daemon has it; ``left_s`` None: no end."""
+
     opted_in: bool
     left_s: float | None
     max_w: float | None
     min_reward_micro_per_kwh: int
 
 
-class Orders(_Message):
+class Orders(_Message, frozen=True):
     """``order`` is None where the node holds no lease: stop whatever runs. ``node_reason`` says why, in the words of `NodeReason`."""
 
     node_id: str
@@ -183,7 +207,9 @@ class Orders(_Message):
     notice: str = ""
 
 
-class StatementLine(_Message):
+class StatementLine(_Message, frozen=True):
+    """One transfer; positive amounts were earned, negative ones paid out."""
+
     transfer_id: str
     kind: str
     at: str
@@ -193,7 +219,9 @@ class StatementLine(_Message):
     digest: str
 
 
-class Statement(_Message):
+class Statement(_Message, frozen=True):
+    """All a node has earned; ``pending_micro`` is reserved and not yet final."""
+
     node_id: str
     balance_micro: int
     pending_micro: int
@@ -201,7 +229,7 @@ class Statement(_Message):
     lines: list[StatementLine]
 
 
-class Problem(_Message):
+class Problem(_Message, frozen=True):
     """``error`` is the class's name, ``detail`` a public sentence that names the thing and the remedy."""
 
     error: str

@@ -8,11 +8,39 @@ from dataclasses import dataclass
 from datetime import datetime
 
 __all__ = [
-    "AgentReplaced", "EnergyMetered", "EpochFinished", "Fact", "HELD", "JobEnded", "JobSubmitted", "LeaseActive", "LeaseEnded", "LeaseOffered",
-    "LeasePaused", "LeaseResumed", "MeterRefused", "NodeAbsent", "NodeJoined", "NodeOptedIn", "NodeOptedOut", "NodePresent", "PolicyDecided",
-    "PolicyLoaded", "ReadingsDropped", "ReadingsStored", "RewardPosted", "RoundMerged", "RoundOpened", "SignalDegraded", "SignalRecovered",
-    "UnitAccepted", "UpdateRejected", "VersionEvaluated", "ZoneObserved", "kind_of",
-]  # fmt: skip
+    "HELD",
+    "AgentReplaced",
+    "EnergyMetered",
+    "EpochFinished",
+    "Fact",
+    "JobEnded",
+    "JobSubmitted",
+    "LeaseActive",
+    "LeaseEnded",
+    "LeaseOffered",
+    "LeasePaused",
+    "LeaseResumed",
+    "MeterRefused",
+    "NodeAbsent",
+    "NodeJoined",
+    "NodeOptedIn",
+    "NodeOptedOut",
+    "NodePresent",
+    "PolicyDecided",
+    "PolicyLoaded",
+    "ReadingsDropped",
+    "ReadingsStored",
+    "RewardPosted",
+    "RoundMerged",
+    "RoundOpened",
+    "SignalDegraded",
+    "SignalRecovered",
+    "UnitAccepted",
+    "UpdateRejected",
+    "VersionEvaluated",
+    "ZoneObserved",
+    "kind_of",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +58,8 @@ def kind_of(fact: Fact | type[Fact]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsStored(Fact):
+    """New readings of one signal from one source."""
+
     source: str
     zone: str
     signal: str
@@ -38,6 +68,8 @@ class ReadingsStored(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsDropped(Fact):
+    """Implausible readings that were not kept, and why."""
+
     source: str
     zone: str
     signal: str
@@ -47,6 +79,8 @@ class ReadingsDropped(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalDegraded(Fact):
+    """A source has begun to fail; ``kind`` is the error's kind."""
+
     source: str
     kind: str
     detail: str
@@ -54,11 +88,15 @@ class SignalDegraded(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalRecovered(Fact):
+    """A failing source gives readings again."""
+
     source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoaded(Fact):
+    """A zone's policy is new or has changed; ``digest`` is its content's."""
+
     zone: str
     policy: str
     digest: str
@@ -92,6 +130,8 @@ class ZoneObserved(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeJoined(Fact):
+    """A node has enrolled; it is still opted out."""
+
     node_id: str
     zone: str
     device: str
@@ -100,12 +140,16 @@ class NodeJoined(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePresent(Fact):
+    """A node is heard of again."""
+
     node_id: str
     zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeAbsent(Fact):
+    """A node has been silent for ``silent_s``."""
+
     node_id: str
     zone: str
     silent_s: float
@@ -113,18 +157,24 @@ class NodeAbsent(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReplaced(Fact):
+    """Another agent process took the node over."""
+
     node_id: str
     instance: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptedIn(Fact):
+    """A consumer said yes."""
+
     node_id: str
     zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptedOut(Fact):
+    """A consumer said no."""
+
     node_id: str
     zone: str
 
@@ -144,22 +194,24 @@ class _LeaseFact(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseOffered(_LeaseFact):
+    """A node was offered a unit, by the decision named."""
+
     decision_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseActive(_LeaseFact):
-    pass
+    """A node took the offer and its reward was reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasePaused(_LeaseFact):
-    pass
+    """A node is to stop at the next step boundary and keep its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseResumed(_LeaseFact):
-    pass
+    """A paused node may go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,12 +226,16 @@ HELD = (LeaseOffered, LeaseActive, LeasePaused, LeaseResumed, LeaseEnded)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmitted(Fact):
+    """A job was taken in."""
+
     job_id: str
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded(Fact):
+    """A job is done, cancelled or failed."""
+
     job_id: str
     state: str
     reason: str
@@ -187,6 +243,8 @@ class JobEnded(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundOpened(Fact):
+    """Units of a new round wait for nodes."""
+
     job_id: str
     round_id: str
     epoch: int
@@ -195,6 +253,8 @@ class RoundOpened(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundMerged(Fact):
+    """A complete round became the next version."""
+
     job_id: str
     round_id: str
     epoch: int
@@ -205,6 +265,8 @@ class RoundMerged(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitAccepted(Fact):
+    """A unit's result was accepted, once."""
+
     job_id: str
     unit_id: str
     node_id: str
@@ -216,6 +278,8 @@ class UnitAccepted(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRejected(Fact):
+    """An update was refused; ``reason`` is a `Refusal`."""
+
     job_id: str
     unit_id: str
     node_id: str
@@ -226,6 +290,8 @@ class UpdateRejected(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionEvaluated(Fact):
+    """A version's quality on the held-out samples."""
+
     job_id: str
     version: int
     epoch: int
@@ -248,6 +314,8 @@ class EnergyMetered(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochFinished(Fact):
+    """An epoch's books are closed."""
+
     job_id: str
     epoch: int
     useful_j: float
@@ -258,6 +326,8 @@ class EpochFinished(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterRefused(Fact):
+    """A register value that cannot be true; ``reason`` is a `MeterRefusal`."""
+
     node_id: str
     reason: str
     register_j: float
@@ -265,6 +335,8 @@ class MeterRefused(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardPosted(Fact):
+    """A node was paid for a lease."""
+
     node_id: str
     zone: str
     lease_id: str

@@ -50,7 +50,10 @@ class NodeReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A consumer's machine. ``power_w`` is the most it draws; ``runtime`` its hardware class, such as ``torch-2.13.0-x86_64-avx2-cpu-1t``."""
+    """A consumer's machine.
+
+    ``power_w`` is the most it draws; ``runtime`` its hardware class, such as ``torch-2.13.0-x86_64-avx2-cpu-1t``.
+    """
 
     node_id: str
     zone: str

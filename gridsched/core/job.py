@@ -132,6 +132,8 @@ class JobSpec:
 
 
 class JobState(StrEnum):
+    """Only ``running`` jobs get work; the others are final."""
+
     RUNNING = "running"
     DONE = "done"
     CANCELLED = "cancelled"
@@ -150,6 +152,7 @@ class Job:
 
     @property
     def job_id(self) -> str:
+        """The spec's id."""
         return self.spec.job_id
 
 

@@ -20,6 +20,8 @@ __all__ = ["LIVE", "Lease", "LeaseReason", "LeaseState", "end", "grant", "hold",
 
 
 class LeaseState(StrEnum):
+    """Three live states and four ends."""
+
     OFFERED = "offered"
     ACTIVE = "active"
     PAUSED = "paused"
@@ -101,6 +103,7 @@ class Lease:
 
     @property
     def live(self) -> bool:
+        """Whether the lease has not ended."""
         return self.state in LIVE
 
     def draws_w(self) -> float:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from gridsched.core.errors import Conflict, InvalidInput
 
-__all__ = ["Account", "GENESIS", "OPERATOR", "Transfer", "TransferKind", "apply", "node_account", "seal", "verify"]
+__all__ = ["GENESIS", "OPERATOR", "Account", "Transfer", "TransferKind", "apply", "node_account", "seal", "verify"]
 
 OPERATOR = "operator"
 GENESIS = "0" * 64
@@ -25,6 +25,8 @@ def node_account(node_id: str) -> str:
 
 
 class TransferKind(StrEnum):
+    """What a transfer does; only a reserve is pending."""
+
     RESERVE = "reserve"
     POST = "post"
     VOID = "void"
@@ -53,11 +55,15 @@ class Transfer:
 
     def __post_init__(self) -> None:
         if type(self.amount_micro) is not int or self.amount_micro < 0:
-            raise InvalidInput(f"transfer {self.transfer_id}: amount must be a whole number of micro-units, 0 or more, got {self.amount_micro!r}")
+            raise InvalidInput(
+                f"transfer {self.transfer_id}: amount must be a whole number of micro-units, 0 or more, got {self.amount_micro!r}"
+            )
         if self.debit == self.credit:
             raise InvalidInput(f"transfer {self.transfer_id}: debit and credit are both {self.debit}")
         if (self.kind in (TransferKind.POST, TransferKind.VOID)) != (self.pending_id is not None):
-            raise InvalidInput(f"transfer {self.transfer_id}: a {self.kind} {'needs' if self.pending_id is None else 'must not name'} a reserve")
+            raise InvalidInput(
+                f"transfer {self.transfer_id}: a {self.kind} {'needs' if self.pending_id is None else 'must not name'} a reserve"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class Account:
 
     @property
     def balance_micro(self) -> int:
+        """Posted credits less posted debits."""
         return self.credits_posted - self.debits_posted
 
 
@@ -80,7 +87,9 @@ def apply(transfer: Transfer, *, debit: Account, credit: Account, reserve: Trans
     assert (debit.account_id, credit.account_id) == (transfer.debit, transfer.credit), "accounts must be the transfer's own"
     amount = transfer.amount_micro
     if transfer.kind is TransferKind.RESERVE:
-        return replace(debit, debits_pending=debit.debits_pending + amount), replace(credit, credits_pending=credit.credits_pending + amount)
+        return replace(debit, debits_pending=debit.debits_pending + amount), replace(
+            credit, credits_pending=credit.credits_pending + amount
+        )
     held = _freed(transfer, reserve)
     return (
         replace(debit, debits_pending=debit.debits_pending - held, debits_posted=debit.debits_posted + amount),
@@ -96,7 +105,9 @@ def _freed(transfer: Transfer, reserve: Transfer | None) -> int:
     if (reserve.debit, reserve.credit) != (transfer.debit, transfer.credit):
         raise Conflict(f"transfer {transfer.transfer_id}: reserve {reserve.transfer_id} is between other accounts")
     if transfer.amount_micro > (0 if transfer.kind is TransferKind.VOID else reserve.amount_micro):
-        raise Conflict(f"transfer {transfer.transfer_id}: {transfer.amount_micro} is more than {transfer.kind} allows of {reserve.amount_micro}")
+        raise Conflict(
+            f"transfer {transfer.transfer_id}: {transfer.amount_micro} is more than {transfer.kind} allows of {reserve.amount_micro}"
+        )
     return reserve.amount_micro
 
 

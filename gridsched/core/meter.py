@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-__all__ = ["MeterMethod", "MeterReading", "MeterRefusal", "TOLERANCE", "refusal"]
+__all__ = ["TOLERANCE", "MeterMethod", "MeterReading", "MeterRefusal", "refusal"]
 
 TOLERANCE = 0.05
 """Share by which a meter may exceed registered power x time (the accuracy class of a cheap smart plug)."""
@@ -20,6 +20,8 @@ class MeterMethod(StrEnum):
 
 
 class MeterRefusal(StrEnum):
+    """Why a register value cannot be true."""
+
     RUNS_BACKWARDS = "runs_backwards"
     TOO_MUCH_POWER = "too_much_power"
     FROM_THE_FUTURE = "from_the_future"

@@ -14,10 +14,24 @@ from gridsched.core.errors import IllegalMove
 from gridsched.core.job import JobSpec
 from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 
-__all__ = ["Epoch", "Round", "RoundState", "Version", "close", "evaluation_unit", "open_round", "rounds_per_epoch", "seed_of", "total_rounds", "units_of"]
+__all__ = [
+    "Epoch",
+    "Round",
+    "RoundState",
+    "Version",
+    "close",
+    "evaluation_unit",
+    "open_round",
+    "rounds_per_epoch",
+    "seed_of",
+    "total_rounds",
+    "units_of",
+]
 
 
 class RoundState(StrEnum):
+    """``merged`` and ``abandoned`` are final."""
+
     OPEN = "open"
     MERGED = "merged"
     ABANDONED = "abandoned"

@@ -11,6 +11,8 @@ __all__ = ["Refusal", "UnitKind", "UnitSpec", "UnitState", "WorkUnit"]
 
 
 class UnitKind(StrEnum):
+    """``train`` returns an update, ``evaluate`` metrics."""
+
     TRAIN = "train"
     EVALUATE = "evaluate"
 
@@ -91,4 +93,5 @@ class WorkUnit:
 
     @property
     def unit_id(self) -> str:
+        """The spec's id."""
         return self.spec.unit_id

@@ -1,0 +1,1 @@
+"""VERBS: each ``(tx, now, ...)`` runs in one transaction and returns the facts it made."""

@@ -1,0 +1,108 @@
+"""Who and what is let in: nodes by one-time code, people by token, datasets and jobs by their owners."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gridsched.core.access import Invite, Role, Token, secret_hash
+from gridsched.core.consent import opted_out
+from gridsched.core.errors import Conflict, Forbidden, InvalidInput, NotFound
+from gridsched.core.facts import Fact, NodeJoined
+from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Dataset, Job, JobSpec
+from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState
+from gridsched.core.zone import ZoneState
+from gridsched.flow import advance
+from gridsched.flow.assign import close_lease
+from gridsched.flow.rules import Rules
+from gridsched.ports import Reply, Tx
+from gridsched.wire import VERSION, Join, Joined
+
+__all__ = ["add_dataset", "cancel", "join", "new_invite", "new_token", "pause_zone", "revoke_node", "submit"]
+
+
+def new_invite(tx: Tx, now: datetime, *, zone: str, code_hash: str, valid_for: timedelta) -> list[Fact]:
+    """A code, known to us by its hash alone, that lets one node join ``zone`` until ``now + valid_for``."""
+    tx.insert(Invite(code_hash=code_hash, zone=zone, made_at=now, expires_at=now + valid_for))
+    return []
+
+
+def new_token(tx: Tx, now: datetime, *, name: str, role: Role, token_hash: str) -> list[Fact]:
+    """A bearer token for a person or a program on the operator's side."""
+    tx.put(Token(token_hash=token_hash, name=name, role=role, made_at=now))
+    return []
+
+
+def join(tx: Tx, now: datetime, message: Join, *, token: str, rules: Rules) -> Reply[Joined]:
+    """Enrol a node with a one-time code. It starts opted out: nobody works for us without having said yes."""
+    if message.version != VERSION:
+        raise InvalidInput(f"this node speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release on the node")
+    invite = tx.get(Invite, secret_hash(message.code))
+    if invite is None:
+        raise Forbidden("this code is not known; ask the operator for a new one (gridsched invite)")
+    if invite.used_by is not None:
+        raise Forbidden(f"this code has been used by node {invite.used_by}; ask the operator for a new one")
+    if now >= invite.expires_at:
+        raise Forbidden(f"this code ended at {invite.expires_at:%Y-%m-%d %H:%M} UTC; ask the operator for a new one")
+    if tx.get(Node, message.node_id) is not None:
+        raise Conflict(f"a node named {message.node_id} has joined already; choose another with --name")
+    node = Node(
+        node_id=message.node_id,
+        zone=invite.zone,
+        device=message.device,
+        power_w=message.power_w,
+        memory_bytes=message.memory_bytes,
+        runtime=message.runtime,
+        meter=message.meter,
+        token_hash=secret_hash(token),
+        joined_at=now,
+    )
+    tx.put(replace(invite, used_by=node.node_id))
+    tx.insert(node, Presence(node_id=node.node_id), opted_out(node.node_id, now))
+    zone = tx.get(ZoneState, node.zone) or ZoneState(zone=node.zone)
+    joined = Joined(
+        node_id=node.node_id,
+        token=token,
+        zone=node.zone,
+        clock_speed=rules.clock_speed,
+        reward_micro_per_kwh=zone.reward_micro_per_kwh,
+        reward_micro_per_unit=zone.reward_micro_per_unit,
+    )
+    return Reply(joined, [NodeJoined(at=now, node_id=node.node_id, zone=node.zone, device=node.device, power_w=node.power_w)])
+
+
+def revoke_node(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
+    """Shut a node out: its token is worth nothing from now on, its leases end, what it earned stays its own."""
+    node = tx.must(Node, node_id)
+    tx.put(replace(node, revoked_at=now))
+    facts: list[Fact] = []
+    for lease in tx.find(Lease, node_id=node_id, state=LIVE):
+        facts += close_lease(tx, now, lease, LeaseState.REVOKED, LeaseReason.NODE_LEFT)
+    return facts
+
+
+def add_dataset(tx: Tx, now: datetime, dataset: Dataset) -> list[Fact]:
+    """Name a dataset whose manifest and shards are stored. The same again changes nothing."""
+    known = tx.get(Dataset, dataset.name)
+    if known is not None and known.digest != dataset.digest:
+        raise Conflict(f"dataset {dataset.name} exists with other samples; add this one under a new name")
+    if known is None:
+        tx.insert(replace(dataset, added_at=now))
+    return []
+
+
+def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
+    """Take a job in; see `advance.submit`."""
+    return advance.submit(tx, now, spec, initial_bytes=initial_bytes)
+
+
+def cancel(tx: Tx, now: datetime, job_id: str) -> list[Fact]:
+    """End a running job at its owner's word."""
+    if tx.get(Job, job_id) is None:
+        raise NotFound(f"there is no job {job_id}; see gridsched job list")
+    return advance.cancel(tx, now, job_id)
+
+
+def pause_zone(tx: Tx, _now: datetime, zone: str, *, paused: bool) -> list[Fact]:
+    """The operator's switch; the next control tick obeys it."""
+    tx.put(replace(tx.get(ZoneState, zone) or ZoneState(zone=zone), paused=paused))
+    return []

@@ -1,0 +1,288 @@
+"""Who works: leases are offered, paused, resumed and taken back so that their power stays within the target."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from statistics import median
+
+import numpy as np
+
+from gridsched.core.consent import Consent, opted_out
+from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
+from gridsched.core.fleet import DeviceState, Fleet, Node, NodeReason, Plan, Presence, held_out, jitter_share, plan
+from gridsched.core.job import Job, JobState
+from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
+from gridsched.core.policy import Decision, Policy, Reason
+from gridsched.core.work import UnitKind, UnitState, WorkUnit
+from gridsched.flow.rules import Rules
+from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
+from gridsched.ports import Tx
+
+__all__ = ["close_lease", "reason_of", "restart", "sweep", "tick"]
+
+_PAUSED_FOR: Mapping[Reason, LeaseReason] = {
+    Reason.ALARM: LeaseReason.ALARM,
+    Reason.STALE_SIGNAL: LeaseReason.STALE_SIGNAL,
+    Reason.UNKNOWN_SIGNAL: LeaseReason.STALE_SIGNAL,
+    Reason.PAUSED_BY_OPERATOR: LeaseReason.PAUSED_BY_OPERATOR,
+}
+_NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
+    NodeReason.OPTED_OUT: LeaseReason.OPTED_OUT,
+    NodeReason.CONSENT_ENDED: LeaseReason.CONSENT_ENDED,
+    NodeReason.REWARD_TOO_LOW: LeaseReason.REWARD_TOO_LOW,
+    NodeReason.DEVICE: LeaseReason.DEVICE_BUSY,
+    NodeReason.HELD_OUT: LeaseReason.TARGET_LOWERED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seat:
+    """One node of the zone as the tick sees it; ``reason`` is why it may not work, or None."""
+
+    node: Node
+    presence: Presence
+    consent: Consent
+    lease: Lease | None
+    reason: NodeReason | None
+
+    @property
+    def power_w(self) -> float:
+        return self.lease.power_w if self.lease else self.consent.power_w(self.node.power_w)
+
+
+def tick(
+    tx: Tx, now: datetime, decision: Decision, *, policy: Policy, rules: Rules, signals: Mapping[str, float] | None = None
+) -> list[Fact]:
+    """Bring the zone's leases in line with ``decision``; planning again at once would change nothing."""
+    seats = _seats(tx, now, decision, policy)
+    work = _open_units(tx, decision.zone)
+    chosen = plan(decision.target_w, _fleet([s for s in seats if s.reason is None]), units=len(work))
+    by_id = {seat.node.node_id: seat for seat in seats}
+    facts = _pause_all(tx, now, [*_unfit(seats), *((by_id[n], None) for n in chosen.pause)], decision)
+    facts += _resume_all(tx, now, [by_id[n] for n in chosen.resume], decision, rules)
+    facts += _start_all(tx, now, [by_id[n] for n in chosen.start], work, decision, rules)
+    facts += _ask_back(tx, now, seats, chosen, decision, rules)
+    return [*facts, _observe(tx, now, decision, signals or {})]
+
+
+def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_Seat]:
+    nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
+    ids = tuple(node.node_id for node in nodes)
+    presences = {p.node_id: p for p in tx.find(Presence, node_id=ids)}
+    consents = {c.node_id: c for c in tx.find(Consent, node_id=ids)}
+    leases = {lease.node_id: lease for lease in tx.find(Lease, zone=decision.zone, state=LIVE)}
+    seats = []
+    for node in nodes:
+        presence = presences.get(node.node_id) or Presence(node_id=node.node_id)
+        consent = consents.get(node.node_id) or opted_out(node.node_id, now)
+        reason = _unavailable(node, presence, consent, decision, policy, now)
+        seats.append(_Seat(node=node, presence=presence, consent=consent, lease=leases.get(node.node_id), reason=reason))
+    return seats
+
+
+def _unavailable(node: Node, presence: Presence, consent: Consent, decision: Decision, policy: Policy, now: datetime) -> NodeReason | None:
+    if not presence.present:
+        return NodeReason.ABSENT
+    refused = consent.refuses(reward_micro_per_kwh=decision.reward_micro_per_kwh, now=now)
+    if refused is not None:
+        return NodeReason(refused.value)
+    if presence.device is not DeviceState.FREE:
+        return NodeReason.DEVICE
+    if consent.power_w(node.power_w) <= 0:
+        return NodeReason.OPTED_OUT
+    if held_out(node.node_id, share=policy.hold_out_share, day=f"{now:%Y-%m-%d}"):
+        return NodeReason.HELD_OUT
+    return None
+
+
+def _fleet(seats: Sequence[_Seat]) -> Fleet:
+    known = [s.presence.speed / s.node.power_w for s in seats if s.presence.speed > 0]
+    usual = median(known) if known else 1.0  # a node never measured counts as a usual one, so that it gets measured
+    merit = [(s.presence.speed / s.node.power_w if s.presence.speed > 0 else usual) * s.presence.reliability for s in seats]
+    return Fleet(
+        node_ids=[s.node.node_id for s in seats],
+        power_w=np.array([s.power_w for s in seats], dtype=np.float64),
+        merit=np.array(merit, dtype=np.float64),
+        served_j=np.array([s.presence.served_j for s in seats], dtype=np.float64),
+        running=np.array([s.lease is not None and s.lease.draws_w() > 0 for s in seats], dtype=np.bool_),
+        holding=np.array([s.lease is not None for s in seats], dtype=np.bool_),
+    )
+
+
+def _open_units(tx: Tx, zone: str) -> list[WorkUnit]:
+    """Units that wait for a node, in the order they should be done: by job, training before evaluation, oldest version first."""
+    jobs = sorted(
+        (job for job in tx.find(Job, state=JobState.RUNNING) if job.spec.zone == zone),
+        key=lambda job: (-job.spec.priority, job.submitted_at),
+    )
+    units: list[WorkUnit] = []
+    for job in jobs:
+        waiting = tx.find(WorkUnit, job_id=job.job_id, state=UnitState.OPEN)
+        units += sorted(waiting, key=lambda unit: (unit.spec.kind is UnitKind.EVALUATE, unit.spec.version, unit.index))
+    return units
+
+
+def _unfit(seats: Sequence[_Seat]) -> list[tuple[_Seat, LeaseReason | None]]:
+    """Seats whose node may no longer work though it still draws; an absent node is left to its lease's expiry."""
+    return [
+        (s, _NODE_TO_LEASE.get(s.reason, LeaseReason.TARGET_LOWERED))
+        for s in seats
+        if s.reason not in (None, NodeReason.ABSENT) and s.lease is not None and s.lease.draws_w() > 0
+    ]
+
+
+def _pause_all(tx: Tx, now: datetime, seats: Sequence[tuple[_Seat, LeaseReason | None]], decision: Decision) -> list[Fact]:
+    facts: list[Fact] = []
+    for seat, why in seats:
+        assert seat.lease is not None
+        reason = why or (_PAUSED_FOR.get(decision.reason, LeaseReason.NO_SURPLUS) if decision.target_w <= 0 else LeaseReason.TARGET_LOWERED)
+        paused = pause(seat.lease, reason, now)
+        tx.put(paused)
+        facts.append(lease_fact(LeasePaused, paused, now))
+    return facts
+
+
+def _resume_all(tx: Tx, now: datetime, seats: Sequence[_Seat], decision: Decision, rules: Rules) -> list[Fact]:
+    facts: list[Fact] = []
+    for seat in seats:
+        assert seat.lease is not None
+        resumed = replace(
+            renew(resume(seat.lease, LeaseReason.SURPLUS_BACK, now), now=now, ttl=rules.lease_ttl), decision_id=decision.decision_id
+        )
+        tx.put(resumed)
+        facts.append(lease_fact(LeaseResumed, resumed, now))
+    return facts
+
+
+def _start_all(tx: Tx, now: datetime, seats: Sequence[_Seat], work: list[WorkUnit], decision: Decision, rules: Rules) -> list[Fact]:
+    facts: list[Fact] = []
+    for seat in seats:
+        unit = _unit_for(tx, seat.node, work)
+        if unit is None:
+            continue
+        work.remove(unit)
+        leased = replace(unit, state=UnitState.LEASED, leases=unit.leases + 1)
+        lease = offer(
+            unit_id=unit.unit_id,
+            job_id=unit.spec.job_id,
+            node_id=seat.node.node_id,
+            zone=decision.zone,
+            generation=leased.leases,
+            power_w=seat.power_w,
+            decision_id=decision.decision_id,
+            reward_micro_per_kwh=decision.reward_micro_per_kwh,
+            reward_micro_per_unit=decision.reward_micro_per_unit,
+            now=now,
+            ttl=rules.lease_ttl,
+            longest=rules.longest_lease,
+            jitter=rules.start_jitter * jitter_share(seat.node.node_id, unit.unit_id),
+        )
+        tx.put(leased, lease)
+        facts.append(lease_offered(lease, now))
+    return facts
+
+
+def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
+    """The unit this node worked on before, if it is open again (its continuation is on its disk), else the first it can run."""
+    able = [unit for unit in work if _can_run(tx, node, unit)]
+    for unit in able:
+        last = tx.get(Lease, f"{unit.unit_id}.l{unit.leases}") if unit.leases else None
+        if last is not None and last.node_id == node.node_id:
+            return unit
+    return able[0] if able else None
+
+
+def _can_run(tx: Tx, node: Node, unit: WorkUnit) -> bool:
+    spec = tx.must(Job, unit.spec.job_id).spec
+    return spec.memory_bytes <= node.memory_bytes and node.runtime.startswith(spec.runtime)
+
+
+def _ask_back(tx: Tx, now: datetime, seats: Sequence[_Seat], chosen: Plan, decision: Decision, rules: Rules) -> list[Fact]:
+    """Ask for units that wait too long on a passed-over node while others could work; opted-out nodes are asked at once."""
+    if decision.target_w <= 0:
+        return []
+    resumed = set(chosen.resume)
+    for seat in seats:
+        lease = seat.lease
+        if lease is None or lease.state is not LeaseState.PAUSED or lease.wants_hand_over or seat.node.node_id in resumed:
+            continue
+        if now - lease.changed_at >= rules.hand_over_after:
+            tx.put(replace(lease, wants_hand_over=True))
+    return []
+
+
+def _observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, float]) -> ZoneObserved:
+    nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
+    ids = tuple(node.node_id for node in nodes)
+    presences = {p.node_id: p for p in tx.find(Presence, node_id=ids)}
+    consents = {c.node_id: c for c in tx.find(Consent, node_id=ids)}
+    leases = {lease.node_id: lease for lease in tx.find(Lease, zone=decision.zone, state=LIVE)}
+    reasons = Counter(
+        reason_of(
+            presences.get(n), consents.get(n), leases.get(n), target_w=decision.target_w, reward=decision.reward_micro_per_kwh, now=now
+        ).value
+        for n in ids
+    )
+    return ZoneObserved(
+        at=now,
+        zone=decision.zone,
+        decision_id=decision.decision_id,
+        target_w=decision.target_w,
+        leased_w=sum(lease.draws_w() for lease in leases.values()),
+        drawn_w=sum(p.drawn_w for p in presences.values() if p.present),
+        reason=decision.reason.value,
+        signals=dict(signals),
+        nodes=dict(sorted(reasons.items())),
+    )
+
+
+def reason_of(
+    presence: Presence | None, consent: Consent | None, lease: Lease | None, *, target_w: float | None, reward: int, now: datetime
+) -> NodeReason:
+    """Why a node works or does not, in one word. ``target_w`` None: not known."""
+    if presence is None or not presence.present:
+        return NodeReason.ABSENT
+    refused = consent.refuses(reward_micro_per_kwh=reward, now=now) if consent else None
+    if consent is None or refused is not None:
+        return NodeReason(refused.value) if refused else NodeReason.OPTED_OUT
+    if presence.device is not DeviceState.FREE:
+        return NodeReason.DEVICE
+    if lease is None:
+        return NodeReason.NO_SURPLUS if target_w is not None and target_w <= 0 else NodeReason.AVAILABLE
+    return {LeaseState.OFFERED: NodeReason.STARTING, LeaseState.ACTIVE: NodeReason.WORKING}.get(lease.state, NodeReason.PAUSED)
+
+
+def close_lease(tx: Tx, now: datetime, lease: Lease, state: LeaseState, reason: LeaseReason) -> list[Fact]:
+    """End a lease without a result; its unit waits for the next node with whatever continuation is stored."""
+    ended = end(lease, state, reason, now)
+    tx.put(ended)
+    unit = tx.must(WorkUnit, lease.unit_id)
+    if unit.state is UnitState.LEASED and unit.leases == lease.generation:
+        tx.put(replace(unit, state=UnitState.OPEN))
+    return [lease_ended(ended, now)]
+
+
+def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
+    """Notice silent nodes and end leases whose time is over. The daemon's clock alone decides."""
+    facts: list[Fact] = []
+    for presence in tx.find(Presence, present=True):
+        silent = now - (presence.seen_at or now)
+        if silent >= rules.absent_after:
+            tx.put(replace(presence, present=False, drawn_w=0.0))
+            node = tx.must(Node, presence.node_id)
+            facts.append(NodeAbsent(at=now, node_id=node.node_id, zone=node.zone, silent_s=silent.total_seconds()))
+    for lease in tx.find(Lease, state=LIVE):
+        if now >= lease.expires_at:
+            why = LeaseReason.MAX_DURATION if lease.expires_at >= lease.ends_at else LeaseReason.NODE_SILENT
+            facts += close_lease(tx, now, lease, LeaseState.EXPIRED, why)
+    return facts
+
+
+def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
+    """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``."""
+    for lease in tx.find(Lease, state=LIVE):
+        tx.put(renew(lease, now=now, ttl=rules.lease_ttl))
+    for presence in tx.find(Presence, present=True):
+        tx.put(replace(presence, seen_at=now))
+    return []

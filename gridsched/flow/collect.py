@@ -1,0 +1,395 @@
+"""What nodes send: presence, meter readings, continuations and updates. Each is accepted or refused with a reason."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from gridsched.core.consent import Consent
+from gridsched.core.errors import DuplicateIdentity, GridschedError, InvalidInput, LeaseLost, NotFound
+from gridsched.core.facts import (
+    AgentReplaced,
+    Fact,
+    LeaseActive,
+    LeasePaused,
+    MeterRefused,
+    NodeOptedIn,
+    NodeOptedOut,
+    NodePresent,
+    UnitAccepted,
+    UpdateRejected,
+)
+from gridsched.core.fleet import DeviceState, Node, Presence
+from gridsched.core.job import is_digest
+from gridsched.core.lease import Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
+from gridsched.core.ledger import Account, Transfer, TransferKind, node_account
+from gridsched.core.meter import MeterMethod, MeterReading, refusal
+from gridsched.core.reward import paid_energy_j
+from gridsched.core.units import J_PER_MWH, MICRO, micro_from_rate
+from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
+from gridsched.flow import advance, settle
+from gridsched.flow.assign import close_lease
+from gridsched.flow.orders import Desk, open_desk, orders_for
+from gridsched.flow.rules import Rules
+from gridsched.flow.tell import lease_ended, lease_fact
+from gridsched.ports import Reply, Tx
+from gridsched.wire import ConsentChoice, HandOver, Hello, LeaseReport, MeterReport, Orders, Statement, StatementLine, Sync, UpdateNotice
+
+__all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
+
+_SPEED_MEMORY = 0.7
+_DEVICE_PAUSE = {
+    DeviceState.USER_ACTIVE: LeaseReason.DEVICE_BUSY,
+    DeviceState.HOT: LeaseReason.DEVICE_HOT,
+    DeviceState.ON_BATTERY: LeaseReason.ON_BATTERY,
+    DeviceState.DISK_FULL: LeaseReason.DISK_FULL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What reading the stored update found, outside any transaction: its L2 ``norm``, or why it must not be merged."""
+
+    norm: float | None = None
+    refusal: Refusal | None = None
+    detail: str = ""
+
+
+def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) -> Reply[Orders]:
+    """An agent process begins. It takes the node over; calls of an earlier process are refused from now on."""
+    node = tx.must(Node, node_id)
+    presence = tx.get(Presence, node_id) or Presence(node_id=node_id)
+    facts: list[Fact] = []
+    if presence.instance not in ("", message.instance):
+        facts.append(AgentReplaced(at=now, node_id=node_id, instance=message.instance))
+    if not presence.present:
+        facts.append(NodePresent(at=now, node_id=node_id, zone=node.zone))
+    tx.put(replace(node, runtime=message.runtime), replace(presence, instance=message.instance, present=True, seen_at=now))
+    return Reply(orders_for(tx, now, node_id, rules=rules), facts)
+
+
+def sync_many(tx: Tx, now: datetime, items: Sequence[tuple[str, Sync]], *, rules: Rules) -> Reply[list[Orders | Exception]]:
+    """Answer a whole group of syncs with a few statements. One node's error is its own answer and touches no other."""
+    desk = open_desk(tx, [node_id for node_id, _ in items])
+    group = _Group(desk, now, rules)
+    answers: list[Orders | Exception] = []
+    for node_id, message in items:
+        try:
+            answers.append(group.sync(tx, node_id, message))
+        except GridschedError as error:
+            answers.append(error)
+    group.keep(tx)
+    return Reply(answers, group.facts)
+
+
+class _Group:
+    """The rows that a group of reports changes, written together at the end."""
+
+    def __init__(self, desk: Desk, now: datetime, rules: Rules) -> None:
+        self.desk, self.now, self.rules = desk, now, rules
+        self.facts: list[Fact] = []
+        self._readings: dict[tuple[str, datetime], MeterReading] = {}
+        self._touched: set[str] = set()
+        self._zones: set[str] = set()
+
+    def sync(self, tx: Tx, node_id: str, message: Sync) -> Orders:
+        self.arrive(node_id, message.instance, message.device)
+        if message.meter is not None:
+            self.meter(node_id, message.meter)
+        if message.lease is not None:
+            self._report(tx, node_id, message.lease)
+        self._obey_device(node_id)
+        return self.desk.orders(node_id, self.now, self.rules)
+
+    def arrive(self, node_id: str, instance: str, device: str | None = None) -> None:
+        """The node was heard of; raises for a stranger and for an agent that another one has replaced."""
+        node, presence = self.desk.nodes.get(node_id), self.desk.presences.get(node_id)
+        if node is None or presence is None:
+            raise NotFound(f"node {node_id} has not joined; run gridsched node join")
+        if presence.instance != instance:
+            raise DuplicateIdentity(f"another agent runs as node {node_id}; stop one of the two, or let this one join under another name")
+        if not presence.present:
+            self.facts.append(NodePresent(at=self.now, node_id=node_id, zone=node.zone))
+        state = presence.device if device is None else _device(device)
+        self.desk.presences[node_id] = replace(presence, present=True, seen_at=self.now, device=state)
+        self._touched.add(node_id)
+
+    def meter(self, node_id: str, report: MeterReport) -> None:
+        """Believe the register or say why not; what is believed is booked on the lease the node works under."""
+        node, presence = self.desk.nodes[node_id], self.desk.presences[node_id]
+        at = self.now - timedelta(seconds=report.age_s) if math.isfinite(report.age_s) else self.now
+        slack = timedelta(seconds=2 * self.rules.clock_speed)
+        why = refusal(
+            before_j=presence.register_j,
+            before_at=presence.register_at,
+            register_j=report.register_j,
+            at=at,
+            now=self.now,
+            registered_w=node.power_w,
+            slack=slack,
+        )
+        if why is not None:
+            self.facts.append(MeterRefused(at=self.now, node_id=node_id, reason=why.value, register_j=report.register_j))
+            return
+        delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
+        power_w = min(max(report.power_w, 0.0), node.power_w)
+        self.desk.presences[node_id] = replace(presence, register_j=report.register_j, register_at=at, drawn_w=power_w)
+        lease = self._book(node_id, node.zone, delta_j)
+        method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
+        reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
+        self._readings[(node_id, at)] = reading
+
+    def _book(self, node_id: str, zone: str, delta_j: float) -> str | None:
+        lease, state = self.desk.leases.get(node_id), self.desk.zones.get(zone)
+        price = state.price_eur_mwh if state is not None and state.price_eur_mwh is not None else 0.0
+        if lease is None or delta_j <= 0:
+            return lease.lease_id if lease else None
+        cost = round(price * MICRO * delta_j / J_PER_MWH)
+        working = lease.state is LeaseState.ACTIVE
+        self.desk.leases[node_id] = replace(
+            lease,
+            energy_j=lease.energy_j + (delta_j if working else 0.0),
+            idle_j=lease.idle_j + (0.0 if working else delta_j),
+            cost_micro=lease.cost_micro + cost,
+        )
+        if state is not None:
+            self.desk.zones[zone] = state.spend(
+                energy_j=delta_j, money_micro=micro_from_rate(delta_j, lease.reward_micro_per_kwh) if working else 0
+            )
+            self._zones.add(zone)
+        return lease.lease_id
+
+    def _report(self, tx: Tx, node_id: str, report: LeaseReport) -> None:
+        """Take note of what the node says of its lease. A report on any other lease is answered by the orders."""
+        lease = self.desk.leases.get(node_id)
+        if lease is None or (lease.lease_id, lease.generation) != (report.lease_id, report.generation):
+            return
+        if report.state == "refused":
+            self.facts += close_lease(tx, self.now, lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED)
+            del self.desk.leases[node_id]
+            return
+        if lease.state is LeaseState.OFFERED:
+            lease = grant(lease, self.now)
+            self.facts.append(lease_fact(LeaseActive, lease, self.now))
+            self.facts += settle.reserve(tx, self.now, lease)
+        self.desk.leases[node_id] = self._progress(lease, report)
+        if report.speed > 0 and math.isfinite(report.speed):
+            presence = self.desk.presences[node_id]
+            smoothed = report.speed if presence.speed <= 0 else _SPEED_MEMORY * presence.speed + (1 - _SPEED_MEMORY) * report.speed
+            self.desk.presences[node_id] = replace(presence, speed=smoothed)
+
+    def _progress(self, lease: Lease, report: LeaseReport) -> Lease:
+        renewed = renew(lease, now=self.now, ttl=self.rules.lease_ttl)
+        steps = self.desk.units[lease.unit_id].spec.steps
+        return replace(
+            renewed, step=min(max(renewed.step, report.step), steps), steps_executed=max(renewed.steps_executed, report.steps_executed)
+        )
+
+    def _obey_device(self, node_id: str) -> None:
+        why = _DEVICE_PAUSE.get(self.desk.presences[node_id].device)
+        lease = self.desk.leases.get(node_id)
+        if why is not None and lease is not None and lease.draws_w() > 0:
+            paused = pause(lease, why, self.now)
+            self.desk.leases[node_id] = paused
+            self.facts.append(lease_fact(LeasePaused, paused, self.now))
+
+    def keep(self, tx: Tx) -> None:
+        """Write every row that changed, one statement a kind."""
+        tx.put(*(self.desk.presences[node_id] for node_id in sorted(self._touched)))
+        tx.put(*(lease for node_id, lease in self.desk.leases.items() if node_id in self._touched))
+        tx.put(*self._readings.values())
+        tx.put(*(self.desk.zones[zone] for zone in sorted(self._zones)))
+
+
+def choose(tx: Tx, now: datetime, node_id: str, message: ConsentChoice, *, rules: Rules) -> Reply[Orders]:
+    """The consumer opts in or out. Opting out stops the work at once and asks for the unit's middle; nothing is lost."""
+    node = tx.must(Node, node_id)
+    if message.for_s is not None and not message.for_s > 0:
+        raise InvalidInput(f"opting in for {message.for_s} s is not a time; give one above 0, or none for an open end")
+    until = None if message.for_s is None else now + timedelta(seconds=message.for_s)
+    tx.put(
+        Consent(
+            node_id=node_id,
+            opted_in=message.opted_in,
+            since=now,
+            until=until if message.opted_in else None,
+            max_w=message.max_w,
+            min_reward_micro_per_kwh=message.min_reward_micro_per_kwh,
+        )
+    )
+    facts: list[Fact] = [(NodeOptedIn if message.opted_in else NodeOptedOut)(at=now, node_id=node_id, zone=node.zone)]
+    desk = open_desk(tx, [node_id])
+    lease = desk.leases.get(node_id)
+    if lease is not None and not message.opted_in:
+        paused = pause(lease, LeaseReason.OPTED_OUT, now) if lease.draws_w() > 0 else lease
+        desk.leases[node_id] = replace(paused, wants_hand_over=True)
+        tx.put(desk.leases[node_id])
+        facts += [lease_fact(LeasePaused, paused, now)] if paused is not lease else []
+    return Reply(desk.orders(node_id, now, rules), facts)
+
+
+def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: Rules) -> Reply[Orders]:
+    """A node gives its unit back with the middle it has reached; any other node goes on from there. Sent twice, it counts once."""
+    known = tx.get(Lease, message.lease_id)
+    if known is not None and known.node_id == node_id and known.state is LeaseState.HANDED_OVER and known.generation == message.generation:
+        return Reply(orders_for(tx, now, node_id, rules=rules))
+    lease = hold(known, lease_id=message.lease_id, node_id=node_id, generation=message.generation)
+    if message.continuation is not None and not is_digest(message.continuation):
+        raise InvalidInput(f"lease {lease.lease_id}: continuation must be a stored blob's digest, got {message.continuation!r}")
+    facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
+    unit = tx.must(WorkUnit, lease.unit_id)
+    if not 0 <= message.step <= unit.spec.steps:
+        raise InvalidInput(f"lease {lease.lease_id}: step {message.step} is outside the unit's 0..{unit.spec.steps}")
+    reason = LeaseReason(message.reason) if message.reason in LeaseReason.__members__.values() else LeaseReason.HANDED_OVER
+    ended = end(replace(lease, step=max(lease.step, message.step)), LeaseState.HANDED_OVER, reason, now)
+    further = message.continuation is not None and message.step > unit.continuation_step
+    tx.put(
+        ended,
+        replace(
+            unit,
+            state=UnitState.OPEN,
+            continuation=message.continuation if further else unit.continuation,
+            continuation_step=message.step if further else unit.continuation_step,
+        ),
+    )
+    return Reply(orders_for(tx, now, node_id, rules=rules), [*facts, lease_ended(ended, now)])
+
+
+def update(tx: Tx, now: datetime, node_id: str, message: UpdateNotice, checked: Checked, *, rules: Rules) -> Reply[Orders]:
+    """A finished unit: accept it exactly once, or refuse it with the reason and let another node do it.
+
+    Raises `LeaseLost` for an old generation. A repeat of what was accepted is answered as the first time.
+    """
+    known = tx.get(Lease, message.lease_id)
+    if known is not None and known.node_id == node_id and known.state is LeaseState.RELEASED and known.generation == message.generation:
+        return Reply(orders_for(tx, now, node_id, rules=rules))
+    lease = hold(known, lease_id=message.lease_id, node_id=node_id, generation=message.generation)
+    unit = tx.must(WorkUnit, lease.unit_id)
+    if unit.state is not UnitState.LEASED or unit.leases != lease.generation:
+        raise LeaseLost(f"unit {unit.unit_id} has moved on to lease {unit.leases}; drop this result")
+    facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
+    if lease.state is LeaseState.OFFERED:  # finished within one sync: it was granted by doing
+        lease = grant(lease, now)
+        facts = [*facts, lease_fact(LeaseActive, lease, now), *settle.reserve(tx, now, lease)]
+    checked = checked if checked.refusal else _complete(unit, message, checked)
+    if checked.refusal is not None:
+        return _refuse(tx, now, node_id, lease, unit, checked, facts, rules)
+    return _accept(tx, now, node_id, lease, unit, message, checked, facts, rules)
+
+
+def _complete(unit: WorkUnit, message: UpdateNotice, checked: Checked) -> Checked:
+    """``checked``, or the refusal of a notice that lacks what its kind of unit must bring."""
+    if unit.spec.kind is UnitKind.TRAIN and not (message.update and is_digest(message.update)):
+        return Checked(refusal=Refusal.UNREADABLE, detail="a training unit needs the digest of its stored update")
+    if unit.spec.kind is UnitKind.EVALUATE and not math.isfinite(message.metrics.get("loss", math.nan)):
+        return Checked(refusal=Refusal.NOT_FINITE, detail="an evaluation needs a finite loss")
+    return checked
+
+
+def _refuse(
+    tx: Tx, now: datetime, node_id: str, lease: Lease, unit: WorkUnit, checked: Checked, facts: Sequence[Fact], rules: Rules
+) -> Reply[Orders]:
+    assert checked.refusal is not None
+    ended = end(lease, LeaseState.REVOKED, LeaseReason.UPDATE_REFUSED, now)
+    tx.put(ended, replace(unit, state=UnitState.OPEN, continuation=None, continuation_step=0))
+    rejected = UpdateRejected(
+        at=now,
+        job_id=lease.job_id,
+        unit_id=unit.unit_id,
+        node_id=node_id,
+        lease_id=lease.lease_id,
+        reason=checked.refusal.value,
+        detail=checked.detail,
+    )
+    notice = f"update of {unit.unit_id} refused: {checked.refusal} ({checked.detail})"
+    answer = replace_notice(orders_for(tx, now, node_id, rules=rules), notice)
+    return Reply(answer, [*facts, rejected, lease_ended(ended, now)])
+
+
+def _accept(
+    tx: Tx,
+    now: datetime,
+    node_id: str,
+    lease: Lease,
+    unit: WorkUnit,
+    message: UpdateNotice,
+    checked: Checked,
+    facts: Sequence[Fact],
+    rules: Rules,
+) -> Reply[Orders]:
+    steps = unit.spec.steps
+    ended = end(replace(lease, step=steps), LeaseState.RELEASED, LeaseReason.FINISHED, now)
+    accepted = replace(
+        unit, state=UnitState.ACCEPTED, update=message.update, update_norm=checked.norm, accepted_lease=lease.lease_id, accepted_at=now
+    )
+    tx.put(ended, accepted)
+    made: list[Fact] = [
+        *facts,
+        lease_ended(ended, now),
+        UnitAccepted(
+            at=now,
+            job_id=lease.job_id,
+            unit_id=unit.unit_id,
+            node_id=node_id,
+            lease_id=lease.lease_id,
+            kind=unit.spec.kind.value,
+            samples=unit.spec.samples,
+            steps=steps,
+        ),
+    ]
+    made += settle.settle_unit(tx, now, accepted)
+    if unit.spec.kind is UnitKind.EVALUATE:
+        made += advance.evaluated(tx, now, accepted, message.metrics)
+    return Reply(orders_for(tx, now, node_id, rules=rules), made)
+
+
+def _last_words(
+    tx: Tx, now: datetime, node_id: str, instance: str, lease: Lease, meter: MeterReport | None, steps_executed: int, rules: Rules
+) -> tuple[list[Fact], Lease]:
+    """Presence and meter that come with the end of a lease, booked before it ends."""
+    group = _Group(open_desk(tx, [node_id]), now, rules)
+    group.arrive(node_id, instance)
+    if meter is not None:
+        group.meter(node_id, meter)
+    group.keep(tx)
+    booked = group.desk.leases.get(node_id, lease)
+    return group.facts, replace(booked, steps_executed=max(booked.steps_executed, steps_executed))
+
+
+def replace_notice(orders: Orders, notice: str) -> Orders:
+    """``orders`` with a sentence for the node's owner."""
+    return Orders(**{name: getattr(orders, name) for name in orders.__struct_fields__} | {"notice": notice})
+
+
+def statement(tx: Tx, node_id: str) -> Statement:
+    """What a node has earned, line by line; each line carries the digest that chains it to the whole ledger."""
+    account = tx.get(Account, node_account(node_id)) or Account(account_id=node_account(node_id))
+    leases = {lease.lease_id: lease for lease in tx.find(Lease, node_id=node_id)}
+    moved = tx.find(Transfer, order="sequence", credit=account.account_id, kind=(TransferKind.POST, TransferKind.REVERSE))
+    paid = tx.find(Transfer, order="sequence", debit=account.account_id)
+    lines = [
+        StatementLine(
+            transfer_id=t.transfer_id,
+            kind=t.kind.value,
+            at=t.at.isoformat(),
+            lease_id=t.lease_id,
+            amount_micro=t.amount_micro if t.credit == account.account_id else -t.amount_micro,
+            energy_j=paid_energy_j(leases[t.lease_id]) if t.lease_id in leases else None,
+            digest=t.digest,
+        )
+        for t in sorted([*moved, *paid], key=lambda t: t.sequence)
+    ]
+    return Statement(
+        node_id=node_id,
+        balance_micro=account.balance_micro,
+        pending_micro=account.credits_pending,
+        energy_j=sum(lease.energy_j for lease in leases.values()),
+        lines=lines,
+    )
+
+
+def _device(state: str) -> DeviceState:
+    try:
+        return DeviceState(state)
+    except ValueError as error:
+        raise InvalidInput(f"device state {state!r} is not known; use one of {', '.join(DeviceState)}") from error

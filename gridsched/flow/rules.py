@@ -1,0 +1,36 @@
+"""The numbers that verbs go by, as the operator set them."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gridsched.core.errors import InvalidInput
+
+__all__ = ["Rules"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Durations are of the daemon's clock; ``clock_speed`` clock seconds pass in a real one.
+
+    ``sync_every``: how often nodes report. ``lease_ttl``: how long a lease lives without hearing from its node.
+    ``longest_lease``: the most one lease lasts, and the time its reward is reserved for. ``absent_after``: silence that makes a
+    node absent. ``start_jitter``: spread of starts. ``hand_over_after``: how long a unit may stay paused on a node that was
+    passed over while others work. ``max_update_norm``: the largest accepted L2 norm of an update.
+    """
+
+    clock_speed: float = 1.0
+    sync_every: timedelta = timedelta(seconds=20)
+    lease_ttl: timedelta = timedelta(seconds=90)
+    longest_lease: timedelta = timedelta(hours=6)
+    absent_after: timedelta = timedelta(seconds=60)
+    start_jitter: timedelta = timedelta(seconds=2)
+    hand_over_after: timedelta = timedelta(minutes=10)
+    max_update_norm: float = 1e4
+
+    def __post_init__(self) -> None:
+        if self.lease_ttl < 2 * self.sync_every:
+            raise InvalidInput(
+                f"lease_ttl {self.lease_ttl} must be at least twice sync_every {self.sync_every}, or one lost message ends a lease"
+            )
+        if self.longest_lease < self.lease_ttl:
+            raise InvalidInput(f"longest_lease {self.longest_lease} must be at least lease_ttl {self.lease_ttl}")

@@ -1,0 +1,176 @@
+"""Metered energy and accepted work become transfers: reserve at grant, post at settlement, void the rest."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from gridsched.core.errors import Conflict
+from gridsched.core.facts import EnergyMetered, EpochFinished, Fact, RewardPosted
+from gridsched.core.fleet import Presence
+from gridsched.core.lease import Lease, LeaseState
+from gridsched.core.ledger import GENESIS, OPERATOR, Account, Transfer, TransferKind, apply, node_account, seal
+from gridsched.core.reward import due_micro, most_micro, paid_energy_j
+from gridsched.core.round import Epoch
+from gridsched.core.work import UnitState, WorkUnit
+from gridsched.ports import Tx
+
+__all__ = ["finish_epoch", "record", "reserve", "settle_unit"]
+
+_RELIABILITY_MEMORY = 0.9
+_WELL_ENDED = (LeaseState.RELEASED, LeaseState.HANDED_OVER)
+
+
+def reserve(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+    """Set aside the most this lease can earn. Doing it twice reserves once."""
+    record(
+        tx,
+        Transfer(
+            transfer_id=f"{lease.lease_id}.reserve",
+            kind=TransferKind.RESERVE,
+            debit=OPERATOR,
+            credit=node_account(lease.node_id),
+            amount_micro=most_micro(lease),
+            at=now,
+            lease_id=lease.lease_id,
+        ),
+    )
+    return []
+
+
+def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
+    """Pay every lease of a closed unit, and book its energy as useful, wasted or idle.
+
+    Steps that were run again because a node was lost share the unit's energy with those that counted, step for step; all of
+    an abandoned unit's energy is wasted. Energy drawn in good faith is paid either way.
+    """
+    leases = [lease for lease in tx.find(Lease, unit_id=unit.unit_id) if not lease.settled]
+    facts: list[Fact] = []
+    for lease in leases:
+        facts += _settle_lease(tx, now, lease)
+    return facts + _book_energy(tx, now, unit, leases)
+
+
+def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+    assert not lease.live, f"lease {lease.lease_id} of a closed unit is still {lease.state}"
+    due = due_micro(lease)
+    held = tx.get(Transfer, f"{lease.lease_id}.reserve")
+    tx.put(replace(lease, settled=True))
+    if held is not None:
+        kind = TransferKind.POST if due else TransferKind.VOID
+        record(
+            tx,
+            Transfer(
+                transfer_id=f"{lease.lease_id}.{kind}",
+                kind=kind,
+                debit=held.debit,
+                credit=held.credit,
+                amount_micro=due,
+                at=now,
+                lease_id=lease.lease_id,
+                pending_id=held.transfer_id,
+            ),
+        )
+    _remember_node(tx, lease)
+    if held is None or not due:
+        return []
+    return [
+        RewardPosted(
+            at=now,
+            node_id=lease.node_id,
+            zone=lease.zone,
+            lease_id=lease.lease_id,
+            job_id=lease.job_id,
+            amount_micro=due,
+            energy_j=paid_energy_j(lease),
+        )
+    ]
+
+
+def _remember_node(tx: Tx, lease: Lease) -> None:
+    presence = tx.get(Presence, lease.node_id)
+    if presence is not None:
+        well = 1.0 if lease.state in _WELL_ENDED else 0.0
+        smoothed = _RELIABILITY_MEMORY * presence.reliability + (1 - _RELIABILITY_MEMORY) * well
+        tx.put(replace(presence, reliability=smoothed, served_j=presence.served_j + paid_energy_j(lease)))
+
+
+def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease]) -> list[Fact]:
+    active_j = sum(lease.energy_j for lease in leases)
+    executed = sum(lease.steps_executed for lease in leases)
+    accepted = unit.state is UnitState.ACCEPTED
+    share = min(1.0, unit.spec.steps / executed) if accepted and executed else float(accepted)
+    split = {"useful": active_j * share, "wasted": active_j * (1 - share), "idle": sum(lease.idle_j for lease in leases)}
+    cost = sum(lease.cost_micro for lease in leases)
+    epoch = tx.must(Epoch, unit.spec.job_id, unit.spec.epoch)
+    tx.put(
+        replace(
+            epoch,
+            useful_j=epoch.useful_j + split["useful"],
+            wasted_j=epoch.wasted_j + split["wasted"],
+            idle_j=epoch.idle_j + split["idle"],
+            reward_micro=epoch.reward_micro + sum(due_micro(lease) for lease in leases),
+            cost_micro=epoch.cost_micro + cost,
+            units=epoch.units + int(accepted),
+        )
+    )
+    zone = leases[0].zone if leases else ""
+    whole_j = sum(split.values())
+    return [
+        EnergyMetered(
+            at=now,
+            job_id=unit.spec.job_id,
+            zone=zone,
+            epoch=unit.spec.epoch,
+            use=use,
+            energy_j=joules,
+            cost_micro=round(cost * joules / whole_j),
+        )
+        for use, joules in split.items()
+        if joules > 0
+    ]
+
+
+def finish_epoch(tx: Tx, now: datetime, job_id: str, number: int) -> list[Fact]:
+    """Close the books of an epoch, once."""
+    epoch = tx.must(Epoch, job_id, number)
+    if epoch.ended_at is not None:
+        return []
+    tx.put(replace(epoch, ended_at=now))
+    return [
+        EpochFinished(
+            at=now,
+            job_id=job_id,
+            epoch=number,
+            useful_j=epoch.useful_j,
+            wasted_j=epoch.wasted_j,
+            idle_j=epoch.idle_j,
+            reward_micro=epoch.reward_micro,
+        )
+    ]
+
+
+def record(tx: Tx, transfer: Transfer) -> Transfer:
+    """Append ``transfer`` to the chain and move both accounts; one already there with the same content is returned as it is.
+
+    Raises `Conflict` for the same id with other content, and for a reserve that was resolved before.
+    """
+    known = tx.get(Transfer, transfer.transfer_id)
+    if known is not None:
+        if (known.kind, known.debit, known.credit, known.amount_micro) != (
+            transfer.kind,
+            transfer.debit,
+            transfer.credit,
+            transfer.amount_micro,
+        ):
+            raise Conflict(f"transfer {transfer.transfer_id} exists with another content; reverse it with a further transfer")
+        return known
+    held = tx.get(Transfer, transfer.pending_id) if transfer.pending_id else None
+    if transfer.pending_id and tx.count(Transfer, pending_id=transfer.pending_id):
+        raise Conflict(f"transfer {transfer.transfer_id}: reserve {transfer.pending_id} is already posted or voided")
+    debit = tx.get(Account, transfer.debit) or Account(account_id=transfer.debit)
+    credit = tx.get(Account, transfer.credit) or Account(account_id=transfer.credit)
+    last = tx.find(Transfer, order="-sequence", limit=1)
+    sealed = seal(transfer, sequence=last[0].sequence + 1 if last else 1, before=last[0].digest if last else GENESIS)
+    tx.insert(sealed)
+    tx.put(*apply(sealed, debit=debit, credit=credit, reserve=held))
+    return sealed
