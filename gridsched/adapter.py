@@ -127,7 +127,8 @@ def refuse_old(batch: Batch, *, now: datetime, max_age: timedelta, source: str) 
 def read_options(kind: type[T], table: Mapping[str, object], *, adapter: str) -> T:
     """``table`` as the frozen dataclass ``kind``; raises one ConfigError with every problem, naming the nearest key for a wrong one.
 
-    Fields may be str, int, float, bool, timedelta (written like ``"15m"``), a StrEnum, a tuple of str, or one of these or None.
+    Fields may be str, int, float, bool, timedelta (written like ``"15m"``), a StrEnum, a tuple of str, a Mapping of str,
+    or one of these or None.
     """
     known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
@@ -161,6 +162,8 @@ def _as(hint: Any, value: object) -> object:
         return float(value)
     if get_origin(hint) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
+    if get_origin(hint) is Mapping and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return dict(value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return _member(hint, value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
