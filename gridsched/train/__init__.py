@@ -1,0 +1,1 @@
+"""Everything about training; knows no network and no database."""

@@ -1,0 +1,108 @@
+"""The job file: one small Python file by its owner, from which ``gridsched job submit`` makes a job.
+
+It runs on the owner's machine only; what leaves it is a program, a dataset and numbers. It defines at module level:
+
+===================  ====================================================================================================
+``model()``          the ``nn.Module`` to train, freshly made; seed inside for a repeatable version 0
+``loss(o, batch)``   the scalar loss of the outputs ``o`` on a batch (a dict of tensors by field name)
+``example_batch()``  a batch of two samples or more, as tensors
+``dataset()``        ``(train, test)``: two dicts of numpy arrays by field name, samples first; ``test`` may be empty
+``method()``         settings of ``gridsched.core.job.Method`` as a dict; ``inner`` and ``outer`` may be dicts
+``ATTRIBUTION``      optional: the credit the data's licence asks for
+===================  ====================================================================================================
+
+``model().forward`` takes the fields its arguments are named after; field ``y`` is compared with the outputs for accuracy.
+"""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gridsched.core.errors import InvalidInput
+from gridsched.core.job import Codec, InnerOptimizer, Method, OuterOptimizer
+from gridsched.train.tensors import Array
+
+__all__ = ["JobFile", "load_jobfile", "method_from"]
+
+_FUNCTIONS = ("model", "loss", "example_batch", "dataset", "method")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A loaded job file. ``model``, ``loss`` and ``example_batch`` are for ``export``; calling them imports torch."""
+
+    name: str
+    model: Callable[[], Any]
+    loss: Callable[..., Any]
+    example_batch: Callable[[], Mapping[str, Any]]
+    dataset: Callable[[], tuple[Mapping[str, Array], Mapping[str, Array]]]
+    method: Method
+    attribution: str = ""
+
+
+def load_jobfile(path: Path) -> JobFile:
+    """Run the job file at ``path``. InvalidInput names what is missing in it, or the line where it fails."""
+    module = _load(path)
+    missing = [name for name in _FUNCTIONS if not callable(getattr(module, name, None))]
+    if missing:
+        listed = ", ".join(f"{name}()" for name in missing)
+        raise InvalidInput(f"{path} does not define {listed}; see gridsched.train.jobfile for what a job file holds")
+    return JobFile(
+        name=path.stem.lower().replace(" ", "-"),
+        model=module.model,
+        loss=module.loss,
+        example_batch=module.example_batch,
+        dataset=module.dataset,
+        method=method_from(module.method(), str(path)),
+        attribution=str(getattr(module, "ATTRIBUTION", "")),
+    )
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InvalidInput(f"there is no job file {path}")
+    spec = importlib.util.spec_from_file_location(f"gridsched_job_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{path} is not a Python file; a job file ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # before executing, or dataclasses in the file cannot find their module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the owner's code may raise anything
+        line = _line_in(path, error)
+        raise InvalidInput(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line_in(path: Path, error: Exception) -> int | None:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return lines[-1] if lines else None
+
+
+def method_from(settings: object, where: str) -> Method:
+    """A ``Method`` from a dict as ``method()`` returns it; InvalidInput names an unknown setting."""
+    if not isinstance(settings, Mapping):
+        raise InvalidInput(f"{where}: method() must return a dict, got {type(settings).__name__}")
+    made = dict(settings)
+    for name, record in (("inner", InnerOptimizer), ("outer", OuterOptimizer)):
+        if isinstance(made.get(name), Mapping):
+            made[name] = _record(record, made[name], f"{where}: method {name}")
+    if "codec" in made:
+        try:
+            made["codec"] = Codec(made["codec"])
+        except ValueError as error:
+            raise InvalidInput(f"{where}: codec {made['codec']!r} is not known; use {', '.join(Codec)}") from error
+    method: Method = _record(Method, made, f"{where}: method")
+    return method
+
+
+def _record(record: type[Any], settings: Mapping[str, Any], where: str) -> Any:
+    known = [item.name for item in fields(record)]
+    if unknown := [name for name in settings if name not in known]:
+        raise InvalidInput(f"{where} setting {unknown[0]!r} is not known; known are {', '.join(known)}")
+    return record(**settings)

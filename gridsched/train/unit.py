@@ -1,0 +1,294 @@
+"""One work unit, step by step.
+
+A unit is a pure function of its spec: which samples come when, and every random draw, follow from ``(seed, epoch, position,
+step)``; who runs it, when, and how often it is interrupted leave no trace in its result. Between any two steps
+it can be saved as a ``Continuation`` and continued by anyone of the same hardware class to the same bits.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gridsched.core.errors import DatasetError, InvalidInput
+from gridsched.core.job import InnerOptimizer
+from gridsched.core.work import UnitKind, UnitSpec
+from gridsched.train.dataset import Dataset, order, pass_order
+from gridsched.train.draws import draw_key
+from gridsched.train.tensors import Array, strict_json, tensors_from_bytes, tensors_to_bytes
+
+__all__ = ["Continuation", "Evaluation", "Metrics", "Outcome", "Runtime", "UnitRun", "run", "state_digest"]
+
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One batch evaluated: mean ``loss``, and ``correct`` of ``count`` answers (0 of 0 where nothing is classified)."""
+
+    loss: float
+    correct: int
+    count: int
+
+
+class Runtime(Protocol):
+    """What a unit asks of whatever runs the program."""
+
+    hardware_class: str
+
+    def load(self, tensors: Mapping[str, Array]) -> None:
+        """Put a version's tensors in place."""
+
+    def start(self, inner: InnerOptimizer) -> None:
+        """Begin with a fresh optimizer."""
+
+    def train_step(self, batch: Mapping[str, Array], seed: int) -> float:
+        """One step; all random draws come from ``seed``. Returns the loss before it."""
+        ...
+
+    def evaluate(self, batch: Mapping[str, Array]) -> Evaluation:
+        """Evaluate one batch, changing nothing."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """A copy of the model tensors."""
+        ...
+
+    def optimizer_state(self) -> dict[str, Array]:
+        """A copy of the optimizer's tensors."""
+        ...
+
+    def load_optimizer(self, tensors: Mapping[str, Array], step: int) -> None:
+        """Go on from ``optimizer_state()`` as it was after ``step`` steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Sums over the steps so far. ``samples`` counts every visit; the mean loss is ``loss``."""
+
+    loss_sum: float = 0.0
+    samples: int = 0
+    correct: int = 0
+    count: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per sample; 0 before the first step."""
+        return self.loss_sum / self.samples if self.samples else 0.0
+
+    def plus(self, *, loss: float, samples: int, correct: int = 0, count: int = 0) -> "Metrics":
+        """With one more batch of ``samples`` and mean ``loss``."""
+        return Metrics(
+            loss_sum=self.loss_sum + loss * samples,
+            samples=self.samples + samples,
+            correct=self.correct + correct,
+            count=self.count + count,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """The saved middle of a unit, after ``step`` steps.
+
+    ``tensors`` are the model's under ``model/`` and the optimizer's under ``optimizer/`` (none for evaluation).
+    ``hardware_class`` is where it was made: elsewhere the unit ends within a tolerance, not in the same bits.
+    ``digests`` are the parameter digests so far, one per ``digest_every`` steps.
+    """
+
+    unit_id: str
+    step: int
+    hardware_class: str
+    tensors: Mapping[str, Array]
+    metrics: Metrics
+    digests: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file; equal continuations give equal bytes."""
+        about = {
+            "unit_id": self.unit_id,
+            "step": self.step,
+            "hardware_class": self.hardware_class,
+            "metrics": asdict(self.metrics) | {"loss_sum": self.metrics.loss_sum.hex()},  # exact, and a loss may be NaN
+            "digests": list(self.digests),
+        }
+        return tensors_to_bytes(self.tensors, {"gridsched.continuation": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> "Continuation":
+        """Read what ``to_bytes`` wrote; InvalidInput for everything else."""
+        tensors, metadata = tensors_from_bytes(data)
+        try:
+            about = strict_json(metadata["gridsched.continuation"])
+            sums = about.pop("metrics")
+            metrics = Metrics(**sums | {"loss_sum": float.fromhex(sums["loss_sum"])})
+            return cls(tensors=tensors, metrics=metrics, digests=tuple(about.pop("digests")), **about)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InvalidInput(f"this is not a continuation: {error}") from error
+
+    def __post_init__(self) -> None:
+        whole = (self.step, self.metrics.samples, self.metrics.correct, self.metrics.count)
+        if not all(type(number) is int and number >= 0 for number in whole):
+            raise InvalidInput("a continuation counts in whole numbers from 0")
+        if not all(isinstance(text, str) for text in (self.unit_id, self.hardware_class, *self.digests)):
+            raise InvalidInput("a continuation names its unit, hardware class and digests in text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended: ``finished`` with a ``delta`` (empty for evaluation), or paused with a ``continuation``."""
+
+    finished: bool
+    metrics: Metrics
+    digests: tuple[str, ...]
+    steps_done: int
+    delta: Mapping[str, Array] = field(default_factory=dict)
+    continuation: Continuation | None = None
+
+
+class UnitRun:
+    """A unit in the making: ``step()`` until ``done``; ``save()`` and ``load()`` between any two steps.
+
+    ``base`` holds the tensors of the version the unit starts from.
+    """
+
+    def __init__(self, spec: UnitSpec, runtime: Runtime, dataset: Dataset, base: Mapping[str, Array]) -> None:
+        _check_range(spec, dataset)
+        self.spec = spec
+        self.position = 0
+        self.metrics = Metrics()
+        self.digests: tuple[str, ...] = ()
+        self._runtime = runtime
+        self._dataset = dataset
+        self._base = base
+        self._samples = _samples(spec, dataset)
+        self._batches_per_pass = spec.steps // spec.passes
+        self._pass: tuple[int, npt.NDArray[np.int64]] = (0, self._samples)
+        runtime.load(base)
+        runtime.start(spec.inner)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been made."""
+        return self.position >= self.spec.steps
+
+    def step(self) -> None:
+        """Train on, or evaluate, the next batch."""
+        assert not self.done
+        batch_positions = self._batch_positions()
+        batch = self._dataset.batch(batch_positions)
+        size = len(batch_positions)
+        if self.spec.kind is UnitKind.TRAIN:
+            self.metrics = self.metrics.plus(loss=self._runtime.train_step(batch, self._step_seed()), samples=size)
+        else:
+            found = self._runtime.evaluate(batch)
+            self.metrics = self.metrics.plus(loss=found.loss, samples=size, correct=found.correct, count=found.count)
+        self.position += 1
+        if self.spec.kind is UnitKind.TRAIN and self.position % self.spec.digest_every == 0:
+            self.digests = (*self.digests, state_digest(self._runtime.state()))
+
+    def _batch_positions(self) -> npt.NDArray[np.int64]:
+        which, index = divmod(self.position, self._batches_per_pass)
+        if self._pass[0] != which:
+            spec = self.spec
+            self._pass = which, self._samples[pass_order(spec.seed, spec.epoch, spec.start, which, spec.samples)]
+        return self._pass[1][index * self.spec.batch_size : (index + 1) * self.spec.batch_size]
+
+    def _step_seed(self) -> int:
+        return draw_key("step", self.spec.seed, self.spec.epoch, self.spec.start, self.position)
+
+    def save(self) -> Continuation:
+        """Everything needed to go on from here; the arrays are copies, so training may go on at once."""
+        tensors: dict[str, Array] = {}
+        if self.spec.kind is UnitKind.TRAIN:
+            tensors |= {_MODEL + name: array for name, array in self._runtime.state().items()}
+            tensors |= {_OPTIMIZER + name: array for name, array in self._runtime.optimizer_state().items()}
+        return Continuation(
+            unit_id=self.spec.unit_id,
+            step=self.position,
+            hardware_class=self._runtime.hardware_class,
+            tensors=tensors,
+            metrics=self.metrics,
+            digests=self.digests,
+        )
+
+    def load(self, saved: Continuation) -> None:
+        """Go on where ``saved`` was made. InvalidInput if it belongs to another unit or does not fit."""
+        if saved.unit_id != self.spec.unit_id or not 0 <= saved.step <= self.spec.steps:
+            raise InvalidInput(f"a continuation of unit {saved.unit_id} at step {saved.step} does not fit unit {self.spec.unit_id}")
+        if self.spec.kind is UnitKind.TRAIN:
+            self._runtime.load(_under(_MODEL, saved.tensors))
+            self._runtime.start(self.spec.inner)
+            self._runtime.load_optimizer(_under(_OPTIMIZER, saved.tensors), saved.step)
+        self.position, self.metrics, self.digests = saved.step, saved.metrics, saved.digests
+
+    def delta(self) -> dict[str, Array]:
+        """What the unit changed, by name: end minus start. Boolean buffers cannot change and are left out."""
+        if self.spec.kind is UnitKind.EVALUATE:
+            return {}
+        return {name: array - self._base[name] for name, array in self._runtime.state().items() if array.dtype != np.bool_}
+
+
+def run(
+    spec: UnitSpec,
+    runtime: Runtime,
+    dataset: Dataset,
+    base: Mapping[str, Array],
+    *,
+    may_go_on: Callable[[], bool] = lambda: True,
+    continuation: Continuation | None = None,
+    on_continuation: Callable[[Continuation], None] = lambda _: None,
+    save_every: int = 0,
+    on_step: Callable[[UnitRun], None] = lambda _: None,
+) -> Outcome:
+    """Run a unit from its start, or from ``continuation``, until it is finished or ``may_go_on()`` says no.
+
+    ``may_go_on`` is asked before every step, so make it a read of shared memory. Every ``save_every`` steps (0: never) and
+    when it pauses, the unit is saved through ``on_continuation``. ``on_step`` is for progress.
+    """
+    unit = UnitRun(spec, runtime, dataset, base)
+    if continuation is not None:
+        unit.load(continuation)
+    first = unit.position
+    while not unit.done:
+        if not may_go_on():
+            return _paused(unit, first, on_continuation)
+        unit.step()
+        on_step(unit)
+        if save_every and unit.position % save_every == 0 and not unit.done:
+            on_continuation(unit.save())
+    return Outcome(finished=True, metrics=unit.metrics, digests=unit.digests, steps_done=unit.position - first, delta=unit.delta())
+
+
+def _paused(unit: UnitRun, first: int, on_continuation: Callable[[Continuation], None]) -> Outcome:
+    saved = unit.save()
+    on_continuation(saved)
+    steps = unit.position - first
+    return Outcome(finished=False, metrics=unit.metrics, digests=unit.digests, steps_done=steps, continuation=saved)
+
+
+def state_digest(tensors: Mapping[str, Array]) -> str:
+    """A sha256 over names and values, for comparing two nodes' work at a step."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _samples(spec: UnitSpec, dataset: Dataset) -> npt.NDArray[np.int64]:
+    if spec.kind is UnitKind.EVALUATE:
+        return np.arange(spec.start, spec.stop, dtype=np.int64)
+    return order(spec.seed, spec.epoch, dataset.samples)[spec.start : spec.stop]
+
+
+def _check_range(spec: UnitSpec, dataset: Dataset) -> None:
+    if not 0 <= spec.start < spec.stop <= dataset.samples:
+        raise DatasetError(f"unit {spec.unit_id} asks for positions {spec.start} to {spec.stop} of {dataset.samples} samples")
+
+
+def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
