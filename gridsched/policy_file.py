@@ -94,7 +94,8 @@ class _Reader:
         self.problems: list[str] = []
 
     def keys(self, table: Mapping[str, object], path: str, known: Iterable[str]) -> None:
-        self.problems += [f"{_join(path, key)}: {unknown_key(key, known)}" for key in table if key not in known]
+        prefix = f"{path}: " if path else ""
+        self.problems += [f"{prefix}{unknown_key(key, known)}" for key in table if key not in known]
 
     def table(self, parent: Mapping[str, object], key: str, known: Iterable[str]) -> Mapping[str, object]:
         found = parent.get(key, {})
@@ -269,7 +270,10 @@ def _energy(written: object) -> float:
 
 
 def _share(written: object) -> float:
-    return quantity(written, "share")
+    share = quantity(written, "share")
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"{written} is not a share; it lies between 0 and 1 (or '0 %' and '100 %')")
+    return share
 
 
 def _micro(written: object) -> int:

@@ -88,7 +88,7 @@ def duration(written: object) -> timedelta:
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The sentence for a key that is not in the vocabulary: it names the nearest valid one, or all of them."""
-    names = sorted(known)
+    names = sorted(str(name) for name in known)
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(names)}")
 

@@ -253,11 +253,16 @@ def snapshot(
         if reading.zone != zone or reading.start > now or reading.known_at > now:
             continue
         rival = best.get(reading.signal)
-        if rival is None or (min(reading.end, now), _order(reading)) > (min(rival.end, now), _order(rival)):
+        if rival is None or _standing(reading, now) > _standing(rival, now):
             best[reading.signal] = reading
     limits = {**STALE_AFTER, **stale_after}
     states = {kind: _state(reading, now, limits[kind]) for kind, reading in sorted(best.items())}
     return Snapshot(zone=zone, now=now, states=MappingProxyType(states))
+
+
+def _standing(reading: Reading, now: datetime) -> tuple[bool, datetime, tuple[tuple[float, ...], str, float]]:
+    """A slot that holds ``now`` before any that ended, though it ended this instant; then the later end; then ``_order``."""
+    return (now < reading.end, min(reading.end, now), _order(reading))
 
 
 def _state(reading: Reading, now: datetime, stale_after: timedelta) -> SignalState:
