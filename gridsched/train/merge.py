@@ -127,8 +127,16 @@ def tensor_spec(tensors: Mapping[str, Array]) -> dict[str, tuple[str, tuple[int,
     return {name: (array.dtype.name, array.shape) for name, array in tensors.items() if array.dtype != np.bool_}
 
 
-def check_update(data: Source, base_spec: Mapping[str, tuple[str, tuple[int, ...]]], max_norm: float | None = None) -> float:
-    """The update's L2 norm over its floating-point tensors, if it may be merged into a version of ``base_spec``.
+def check_update(
+    data: Source,
+    base_spec: Mapping[str, tuple[str, tuple[int, ...]]],
+    max_norm: float | None = None,
+    *,
+    buffers: Collection[str] = frozenset(),
+) -> float:
+    """The L2 norm over the update's parameters, if it may be merged into a version of ``base_spec``.
+
+    ``buffers`` must be finite but do not count in the norm: a running variance has the scale of the data, not of a step.
 
     Raises UpdateRefused with the reason: unreadable, wrong_shape (names, dtypes or shapes), not_finite, or norm_bound where
     the norm is above ``max_norm``.
@@ -146,7 +154,8 @@ def check_update(data: Source, base_spec: Mapping[str, tuple[str, tuple[int, ...
                 f"tensor {name!r} of the update is {update.dtype(name).name} of {update.shape(name)}, the version has {dtype} of {shape}",
                 reason=Refusal.WRONG_SHAPE,
             )
-    norm = math.sqrt(math.fsum(_square_norm(update, name) for name in update.names))
+    squares = {name: _square_norm(update, name) for name in update.names}
+    norm = math.sqrt(math.fsum(square for name, square in squares.items() if name not in buffers))
     if max_norm is not None and norm > max_norm:
         raise UpdateRefused(f"the update's norm {norm:.6g} is above the bound {max_norm:.6g}", reason=Refusal.NORM_BOUND)
     return norm
