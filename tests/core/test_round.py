@@ -1,0 +1,72 @@
+"""Rounds cut every epoch into units so that each sample is trained exactly once."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridsched.core.errors import IllegalMove
+from gridsched.core.job import JobSpec, Method
+from gridsched.core.round import RoundState, Version, close, evaluation_unit, open_round, rounds_per_epoch, seed_of, total_rounds, units_of
+
+NOW = datetime(2018, 5, 1, tzinfo=UTC)
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+
+
+def spec(samples: int = 1000, *, per_unit: int = 256, per_round: int = 2, epochs: int = 3, test: int = 100) -> JobSpec:
+    return JobSpec(
+        job_id="digits",
+        name="digits",
+        program=A,
+        dataset=B,
+        samples=samples,
+        test_dataset=C if test else None,
+        test_samples=test,
+        initial=A,
+        seed=7,
+        method=Method(epochs=epochs, samples_per_unit=per_unit, units_per_round=per_round),
+        zone="de-lu",
+    )
+
+
+@given(st.integers(1, 5000), st.integers(1, 700), st.integers(1, 9), st.integers(1, 3))
+def test_every_sample_is_in_exactly_one_unit_of_every_epoch(samples: int, per_unit: int, per_round: int, epochs: int) -> None:
+    job = spec(samples, per_unit=per_unit, per_round=per_round, epochs=epochs)
+    for epoch in range(epochs):
+        seen: list[tuple[int, int]] = []
+        for number in range(total_rounds(job)):
+            rnd = open_round(job, number=number, base=A, now=NOW)
+            if rnd.epoch == epoch:
+                seen += [(u.spec.start, u.spec.stop) for u in units_of(job, rnd)]
+                assert all(u.spec.epoch == epoch and u.spec.version == number for u in units_of(job, rnd))
+        assert seen[0][0] == 0 and seen[-1][1] == samples
+        assert all(before[1] == after[0] for before, after in zip(seen, seen[1:], strict=False))
+
+
+def test_a_thousand_samples_make_two_rounds_of_two_units() -> None:
+    job = spec()
+    assert (rounds_per_epoch(job), total_rounds(job)) == (2, 6)
+    last = units_of(job, open_round(job, number=1, base=A, now=NOW))
+    assert [(u.unit_id, u.spec.start, u.spec.stop, u.spec.steps) for u in last] == [
+        ("digits.r1.u0", 512, 768, 8),
+        ("digits.r1.u1", 768, 1000, 8),
+    ]
+
+
+def test_a_round_closes_once() -> None:
+    merged = close(open_round(spec(), number=0, base=A, now=NOW), RoundState.MERGED, NOW)
+    with pytest.raises(IllegalMove, match=r"digits\.r0 is already merged"):
+        close(merged, RoundState.ABANDONED, NOW)
+
+
+def test_a_job_without_held_out_samples_has_no_evaluation() -> None:
+    version = Version(job_id="digits", number=2, digest=B, parent=A, round_id="digits.r1", epoch=0, updates=(), size_bytes=1, made_at=NOW)
+    assert evaluation_unit(spec(test=0), version=version) is None
+    unit = evaluation_unit(spec(test=100), version=version)
+    assert unit is not None and (unit.unit_id, unit.spec.stop, unit.spec.base) == ("digits.v2.e0", 100, B)
+
+
+def test_seeds_depend_on_every_part_and_its_place() -> None:
+    assert len({seed_of(1, 23), seed_of(12, 3), seed_of(1, 2, 3), seed_of(123)}) == 4
+    assert seed_of(1, 2) == seed_of(1, 2) and 0 <= seed_of("x") < 2**63
