@@ -1,0 +1,275 @@
+"""The one place that wires: store, adapters, clock, timetable, web. It starts things and stops them.
+
+The timetable is data, ``(name, every, call)``: `run` hands it to APScheduler, which is an alarm clock here and nothing
+more, and a simulation walks through it without one. Fetch outside the transaction, decide inside it, push after the commit.
+"""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from gridsched.clock import ScaledClock, SystemClock
+from gridsched.core.access import Role, secret_hash
+from gridsched.core.errors import Busy, ConfigError, GridschedError
+from gridsched.core.facts import HELD, AgentReplaced, Fact, NodeOptedIn, NodeOptedOut, UnitAccepted
+from gridsched.core.policy import Policy
+from gridsched.core.round import Epoch
+from gridsched.core.settings import Settings
+from gridsched.flow import admit, assign, decide, retain
+from gridsched.flow.rules import Rules
+from gridsched.merging import Merger
+from gridsched.metrics import Metrics
+from gridsched.plugins import load_policy
+from gridsched.ports import Clock, Reply, Tx
+from gridsched.session import Session
+from gridsched.sources import Source, open_sources
+from gridsched.store.blobs import FileBlobs
+from gridsched.store.sql import SqlStore
+from gridsched.store.writer import GroupWriter
+from gridsched.train.dataset import DatasetManifest
+from gridsched.web.app import build, server
+from gridsched.web.channel import Hub
+from gridsched.web.doors import Doors
+
+__all__ = ["Daemon", "Task", "open_clock"]
+
+_log = logging.getLogger(__name__)
+_SOON = timedelta(seconds=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """``call`` is due every ``every`` of the daemon's clock."""
+
+    name: str
+    every: timedelta
+    call: Callable[[], None]
+
+
+class Daemon:
+    """All parts of a site, wired and at rest; `start` wakes them, `run` serves until told to stop."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, executor: Executor | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or open_clock(settings)
+        self.rules = _rules(settings, self.clock)
+        self.metrics = Metrics()
+        self.blobs = FileBlobs(settings.site.data / "blobs", quota_bytes=settings.blobs.quota_bytes, clock=self.clock)
+        self.store = SqlStore(settings.store.url)
+        self.writer = GroupWriter(self.store, self.clock, max_queue=settings.web.max_queue, on_commit=self._after_commit)
+        self.executor = executor or ThreadPoolExecutor(max_workers=2, thread_name_prefix="heavy")
+        self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm)
+        self.policies = _PolicyBook(settings)
+        self.sources = open_sources(settings.adapters, site=settings.folder)
+        self.http = Session(monotonic=lambda: self.clock.now().timestamp(), sleep=self.clock.sleep, now=self.clock.now)
+        self._merging = threading.Lock()
+        self._doors = Doors(
+            store=self.store,
+            writer=self.writer,
+            blobs=self.blobs,
+            clock=self.clock,
+            rules=self.rules,
+            limits=settings.web,
+            executor=self.executor,
+            registry=self.metrics.registry,
+            check_update=self.merger.check,
+            policies=self.policies.by_zone,
+        )
+        self.channel = Hub(store=self.store, clock=self.clock, rules=self.rules)
+        self.app = build(self._doors, self.channel)
+
+    # -- life
+
+    def start(self) -> None:
+        """Bring the schema up to date, take up what was left, and come up idle: the first control tick decides afresh."""
+        self.store.upgrade()
+        self._do(partial(assign.restart, rules=self.rules))
+        self._do(self._admit_operator)
+        with self.store.read() as tx:
+            self.metrics.recall(tx.find(Epoch))
+        self.merge()
+
+    def run(self, *, host: str | None = None, port: int | None = None, ready: Callable[[str], None]) -> None:
+        """Serve until SIGTERM or SIGINT; ``ready`` is told the address once it answers."""
+        self.start()
+        web = self.settings.web
+        listener = socket.create_server((host or web.host, web.port if port is None else port))
+        address, number = listener.getsockname()[:2]
+        url = f"{'https' if web.tls_cert else 'http'}://{address}:{number}"
+        scheduler = self._schedule()
+        try:
+            server(self.app, web, ready=lambda: ready(url)).run(sockets=[listener])
+        finally:
+            scheduler.shutdown(wait=False)
+            self.close()
+
+    def _schedule(self) -> BackgroundScheduler:
+        """The timetable, on an alarm clock of real seconds."""
+        scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None})
+        for task in self.timetable():
+            seconds = max(task.every.total_seconds() / self.clock.speed, 0.05)
+            scheduler.add_job(_guarded(task), "interval", seconds=seconds, id=task.name, next_run_time=SystemClock().now())
+        scheduler.start()
+        return scheduler
+
+    def close(self) -> None:
+        """Let what is under way finish, then stop everything."""
+        self.executor.shutdown(wait=True, cancel_futures=True)
+        self.writer.close()
+        self.http.close()
+        self.store.close()
+
+    # -- what happens, and when
+
+    def timetable(self) -> list[Task]:
+        """Everything the daemon does of its own accord."""
+        control = self.settings.control
+        tasks = [Task(name=f"poll {source.name}", every=source.every, call=partial(self.poll, source)) for source in self.sources]
+        tasks += [Task(name=f"control {zone}", every=control.every, call=partial(self.control, zone)) for zone in self.policies.by_zone]
+        return [
+            *tasks,
+            Task(name="sweep", every=min(control.every, control.sync_every), call=self.sweep),
+            Task(name="merge", every=control.every, call=self.merge),
+            Task(name="tidy blobs", every=timedelta(hours=6), call=self.tidy),
+        ]
+
+    def poll(self, source: Source) -> None:
+        """Ask one adapter, outside any transaction."""
+        source.poll(self.http, self.writer, self.clock.now())
+
+    def control(self, zone: str) -> None:
+        """One control tick: decide, then assign, in one transaction."""
+        policy = self.policies.current(zone)
+        self._do(partial(_control, policy=policy, rules=self.rules))
+
+    def sweep(self) -> None:
+        """Notice silent nodes and ended leases."""
+        self._do(partial(assign.sweep, rules=self.rules))
+
+    def merge(self) -> None:
+        """Merge complete rounds, one caller at a time; another one that comes meanwhile is not needed."""
+        if not self._merging.acquire(blocking=False):
+            return
+        try:
+            while self.merger.merge_ready():
+                pass
+        finally:
+            self._merging.release()
+
+    def tidy(self) -> None:
+        """Remove stored files that nothing has named for a while."""
+        with self.store.read() as tx:
+            named = retain.named(tx)
+        named |= {shard for digest in list(named) for shard in self._shards(digest)}
+        self.blobs.sweep(named, older_than=self.clock.now() - self.settings.blobs.keep)
+
+    def _shards(self, digest: str) -> Iterable[str]:
+        try:
+            return [shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards]
+        except GridschedError:
+            return ()  # not a manifest
+
+    def _do(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[object]]) -> None:
+        self.writer.submit(verb).result()
+
+    def _after_commit(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            self.metrics.observe(fact)
+        concerned = [fact.node_id for fact in facts if isinstance(fact, (*HELD, NodeOptedIn, NodeOptedOut, AgentReplaced))]
+        if concerned:
+            self.channel.nudge(list(dict.fromkeys(concerned)))
+        if any(isinstance(fact, UnitAccepted) for fact in facts):
+            self.executor.submit(_guarded(Task(name="merge", every=_SOON, call=self.merge)))
+
+    def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
+        path = self.settings.token_file
+        if not path.is_file():
+            return []
+        return admit.new_token(tx, now, name="operator", role=Role.ADMIN, token_hash=secret_hash(path.read_text(encoding="utf-8").strip()))
+
+
+def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules) -> Reply[None]:
+    decided = decide.zone(tx, now, policy)
+    signals = {kind.value: state.value for kind, state in decide.see(tx, now, policy).states.items() if state.fresh}
+    return Reply(None, [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)])
+
+
+class _PolicyBook:
+    """The zones' policies; an edited file counts from the next tick on, a broken edit is reported and the last good one kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._files = {zone.name: zone.policy for zone in settings.zones}
+        self._seen = {zone: path.stat().st_mtime_ns for zone, path in self._files.items() if path.is_file()}
+        self.by_zone: dict[str, Policy] = {zone: _policy_of(zone, path) for zone, path in self._files.items()}
+
+    def current(self, zone: str) -> Policy:
+        path = self._files[zone]
+        try:
+            changed = path.stat().st_mtime_ns
+            if changed != self._seen.get(zone):
+                self._seen[zone] = changed
+                self.by_zone[zone] = _policy_of(zone, path)
+        except (OSError, GridschedError) as error:
+            _log.error("policy of %s not reloaded, the last good one stays: %s", zone, error, extra={"action": "policy_kept", "zone": zone})
+        return self.by_zone[zone]
+
+
+def _policy_of(zone: str, path: Path) -> Policy:
+    policy = load_policy(path)
+    if policy.zone != zone:
+        raise ConfigError(f"{path} is a policy for zone {policy.zone!r}, but gridsched.toml gives it to {zone!r}; make the two agree")
+    return policy
+
+
+def open_clock(settings: Settings) -> Clock:
+    """The machine's clock, or a replay's. A replay goes on where it would be by now if the daemon was stopped in between."""
+    real = SystemClock()
+    replay = settings.clock
+    if replay is None:
+        return real
+    anchor = settings.site.data / "replay.json"
+    began = real.now()
+    meant = {"replay_from": replay.replay_from.isoformat(), "speed": replay.speed}
+    known: Mapping[str, object] = json.loads(anchor.read_text(encoding="utf-8")) if anchor.is_file() else {}
+    if {key: known.get(key) for key in meant} == meant:
+        began = datetime.fromisoformat(str(known["began"]))
+    else:
+        anchor.parent.mkdir(parents=True, exist_ok=True)
+        anchor.write_text(json.dumps(meant | {"began": began.isoformat()}), encoding="utf-8")
+    return ScaledClock(replay.replay_from + (real.now() - began) * replay.speed, replay.speed, real=real)
+
+
+def _rules(settings: Settings, clock: Clock) -> Rules:
+    control = settings.control
+    return Rules(
+        clock_speed=clock.speed,
+        sync_every=control.sync_every,
+        lease_ttl=control.lease_ttl,
+        longest_lease=control.longest_lease,
+        absent_after=control.absent_after,
+        start_jitter=control.start_jitter,
+        hand_over_after=control.hand_over_after,
+    )
+
+
+def _guarded(task: Task) -> Callable[[], None]:
+    """``task.call`` that logs what it raises: one failed tick must not take the timetable down."""
+
+    def call() -> None:
+        try:
+            task.call()
+        except Busy as error:
+            _log.warning("%s skipped: %s", task.name, error, extra={"action": "task_skipped", "task": task.name})
+        except Exception:  # noqa: BLE001 - whatever it is, the next tick must come
+            _log.exception("%s failed", task.name, extra={"action": "task_failed", "task": task.name})
+
+    return call

@@ -1,0 +1,70 @@
+"""The daemon's heavy work on tensors, done in its executor: checking an update, and merging a round into a version.
+
+Neither runs a model; both read blobs and answer with a digest or a reason. A round is merged by content: doing it twice,
+or again after a crash, gives the same bytes and so the same digest.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from gridsched.core.errors import GridschedError, UpdateRefused
+from gridsched.core.job import Job
+from gridsched.core.round import Round
+from gridsched.core.work import Refusal, UnitKind, WorkUnit
+from gridsched.flow import advance
+from gridsched.flow.collect import Checked
+from gridsched.ports import Blobs, Store, Writer
+from gridsched.train.merge import check_update, merge_version, tensor_spec
+from gridsched.train.version import read_version
+
+__all__ = ["Merger"]
+
+_Spec = tuple[dict[str, tuple[str, tuple[int, ...]]], frozenset[str]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Merger:
+    """Turns stored updates into versions. ``max_norm`` bounds an update's L2 norm."""
+
+    store: Store
+    writer: Writer
+    blobs: Blobs
+    max_norm: float
+    _specs: dict[str, _Spec] = field(default_factory=dict, init=False)
+
+    def check(self, unit: WorkUnit, update: str | None) -> Checked:
+        """Whether the stored ``update`` may be merged into the unit's version; the reason where not."""
+        if unit.spec.kind is UnitKind.EVALUATE or update is None:
+            return Checked()
+        try:
+            spec, buffers = self._spec(unit.spec.base)
+            return Checked(norm=check_update(self.blobs.path(update), spec, self.max_norm, buffers=buffers))
+        except UpdateRefused as error:
+            return Checked(refusal=Refusal(error.reason), detail=str(error))
+        except GridschedError as error:
+            return Checked(refusal=Refusal.UNREADABLE, detail=str(error))
+
+    def _spec(self, version: str) -> _Spec:
+        if version not in self._specs:
+            if len(self._specs) > 64:
+                self._specs.clear()
+            base = read_version(self.blobs.path(version))
+            self._specs[version] = tensor_spec(base.tensors), base.buffers
+        return self._specs[version]
+
+    def merge(self, rnd: Round) -> str:
+        """Merge a complete round, journal the version, and return its digest."""
+        with self.store.read() as tx:
+            spec = tx.must(Job, rnd.job_id).spec
+            units = tx.find(WorkUnit, round_id=rnd.round_id)
+        updates = [(unit.unit_id, float(unit.spec.samples), self.blobs.path(unit.update or "")) for unit in units]
+        data = merge_version(self.blobs.path(rnd.base), updates, spec.method.outer)
+        digest = self.blobs.put(data)
+        self.writer.submit(partial(advance.merged, round_id=rnd.round_id, digest=digest, size_bytes=len(data))).result()
+        return digest
+
+    def merge_ready(self) -> list[str]:
+        """Merge every round that waits for it; what a crash left undone is found the same way."""
+        with self.store.read() as tx:
+            ready = advance.ready_to_merge(tx)
+        return [self.merge(rnd) for rnd in ready]

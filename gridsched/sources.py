@@ -1,0 +1,87 @@
+"""The adapters of a site at work: fetched off the timetable, outside any transaction, each failing alone.
+
+A broken adapter degrades its signal visibly and nothing else: the first failure and the recovery become facts, what lies
+between is only counted.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from gridsched.adapter import Adapter, Http
+from gridsched.core.errors import AdapterError, ConfigError, GridschedError
+from gridsched.core.facts import Fact
+from gridsched.core.quantity import duration
+from gridsched.core.rows import Batch
+from gridsched.core.settings import AdapterTable
+from gridsched.flow import ingest
+from gridsched.plugins import load_adapter
+from gridsched.ports import Reply, Tx, Writer
+
+__all__ = ["Source", "open_sources"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """One configured adapter. ``broken`` is the kind of the failure that lasts, or empty."""
+
+    name: str
+    adapter: Adapter
+    every: timedelta
+    broken: str = field(default="", init=False)
+
+    def poll(self, http: Http, writer: Writer, now: datetime) -> None:
+        """Fetch once and hand what came to `ingest`; never raises."""
+        try:
+            batch = self.adapter.fetch(http, now)
+        except AdapterError as error:
+            self._fail(writer, error.kind, str(error))
+        except Exception as error:  # noqa: BLE001 - an adapter is the operator's own code: its bug must not stop the others
+            self._fail(writer, "bug", f"{type(error).__name__}: {error}")
+        else:
+            self._take(writer, batch)
+
+    def _take(self, writer: Writer, batch: Batch) -> None:
+        if batch.dropped:
+            _log.warning("%s: %d rows set aside", self.name, len(batch.dropped), extra={"action": "rows_dropped", "source": self.name})
+        _try(writer, partial(ingest.store, readings=batch.readings, source=self.name))
+        if self.broken:
+            _log.warning("%s gives readings again", self.name, extra={"action": "source_recovered", "source": self.name})
+            _try(writer, partial(ingest.recovered, source=self.name))
+            self.broken = ""
+
+    def _fail(self, writer: Writer, kind: str, detail: str) -> None:
+        if self.broken == kind:
+            return
+        self.broken = kind
+        _log.warning("%s fails: %s", self.name, detail, extra={"action": "source_degraded", "source": self.name, "kind": kind})
+        _try(writer, partial(ingest.degraded, source=self.name, kind=kind, detail=detail))
+
+
+def _try(writer: Writer, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[None]]) -> None:
+    try:
+        writer.submit(verb).result()
+    except GridschedError as error:
+        _log.error("what a source said could not be stored: %s", error, extra={"action": "ingest_failed"})
+
+
+def open_sources(tables: Sequence[AdapterTable], *, site: Path) -> list[Source]:
+    """The site's adapters, made from their tables; raises one `ConfigError` with every problem."""
+    sources, problems = [], []
+    for number, table in enumerate(tables, start=1):
+        options = dict(table.options)
+        every = options.pop("every", None)
+        try:
+            adapter: Adapter = load_adapter(table.use, site / "adapters")(options, site=site)
+            name = f"{Path(table.use).stem}.{adapter.zone}.{number}"
+            sources.append(Source(name=name, adapter=adapter, every=adapter.every if every is None else duration(every)))
+        except GridschedError as error:
+            problems.append(f"[[adapter]] {number} ({table.use}): {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return sources
