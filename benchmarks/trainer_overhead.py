@@ -102,7 +102,7 @@ def unit_loop(job: JobFile, folder: Path) -> Callable[[], float]:
 
 def main() -> None:
     """Time the pairs and print the verdict."""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 31
     torch.set_num_threads(1)
     job = load_jobfile(ROOT / "examples" / "image_cnn.py")
     with tempfile.TemporaryDirectory() as folder:

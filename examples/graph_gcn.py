@@ -1,6 +1,6 @@
 """A graph convolutional network (Kipf and Welling 2017) that tells which side each member of a karate club took.
 
-    gridsched job submit examples/graph_gcn.py
+Submit it with ``gridsched job submit examples/graph_gcn.py``.
 
 34 members and 78 friendships. The graph is part of the model, as a buffer; a sample is one member.
 """
@@ -37,6 +37,7 @@ class Gcn(nn.Module):
         return torch.zeros_like(h).index_add(0, self.goal, h.index_select(0, self.source) * self.weight)
 
     def forward(self, member: torch.Tensor) -> torch.Tensor:
+        """The logits of the members asked for."""
         h = functional.relu(self.hidden(self.mix(self.features)))
         return self.out(self.mix(h)).index_select(0, member)
 

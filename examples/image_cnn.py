@@ -1,6 +1,6 @@
 """A small convolutional network that reads handwritten digits.
 
-    gridsched job submit examples/image_cnn.py
+Submit it with ``gridsched job submit examples/image_cnn.py``.
 
 1,797 images of 8 x 8 pixels; every fifth is kept for the test. Federated averaging: units of 256 samples, three to a round.
 """
@@ -30,6 +30,7 @@ class Digits(nn.Module):
         self.out = nn.Linear(64 * 2 * 2, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of the ten digits."""
         x = x.float().div(16).unsqueeze(1)
         x = functional.max_pool2d(functional.relu(self.norm1(self.conv1(x))), 2)
         x = functional.max_pool2d(functional.relu(self.norm2(self.conv2(x))), 2)

@@ -1,6 +1,6 @@
 """A small multi-layer perceptron that tells three wines apart by their chemistry.
 
-    gridsched job submit examples/tabular_mlp.py
+Submit it with ``gridsched job submit examples/tabular_mlp.py``.
 
 178 wines with 13 measurements each; every fourth is kept for the test.
 """

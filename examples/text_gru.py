@@ -25,6 +25,7 @@ class Writer(nn.Module):
         self.out = nn.Linear(96, len(ALPHABET))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of every next character."""
         return self.out(self.gru(self.embed(x))[0])
 
 

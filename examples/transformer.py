@@ -28,6 +28,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(0.1)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Attend, then think; both are added to what was there."""
         q, k, v = self.query_key_value(self.norm1(h)).unflatten(-1, (3, 4, WIDTH // 4)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         h = h + self.drop(self.mix(attended))
@@ -48,6 +49,7 @@ class Writer(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of every next character."""
         return self.out(self.norm(self.blocks(self.embed(x) + self.place)))
 
 

@@ -178,8 +178,9 @@ class TorchRuntime:
             if array is None or array.dtype != dtype or array.shape[1:] != shape:
                 got = "nothing" if array is None else f"{array.dtype} of shape {array.shape[1:]}"
                 raise DatasetError(f"the program needs field {name!r} as {dtype} of shape {shape} per sample; the dataset has {got}")
-            tensor = torch.from_numpy(array)
-            inputs.append(tensor if self.device.type == "cpu" else tensor.to(self.device))
+            # A copy on purpose: torch's own memory is aligned to 64 bytes, numpy's to 16, and matrix kernels may pick their
+            # order of summation by alignment, which differs from process to process.
+            inputs.append(torch.from_numpy(array).to(self.device, copy=True))
         return inputs
 
 

@@ -23,6 +23,8 @@ from gridsched.train.tensors import Array, strict_json, tensors_from_bytes, tens
 
 __all__ = ["Continuation", "Evaluation", "Metrics", "Outcome", "Runtime", "UnitRun", "run", "state_digest"]
 
+# Batches gathered from the shards at once; costs their memory and saves a quarter of a millisecond per step.
+_READ_AHEAD = 8
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
@@ -166,7 +168,7 @@ class UnitRun:
         self._base = base
         self._samples = _samples(spec, dataset)
         self._batches_per_pass = spec.steps // spec.passes
-        self._pass: tuple[int, npt.NDArray[np.int64]] = (0, self._samples)
+        self._read: tuple[tuple[int, int], dict[str, Array]] = ((-1, -1), {})
         runtime.load(base)
         runtime.start(spec.inner)
 
@@ -178,9 +180,7 @@ class UnitRun:
     def step(self) -> None:
         """Train on, or evaluate, the next batch."""
         assert not self.done
-        batch_positions = self._batch_positions()
-        batch = self._dataset.batch(batch_positions)
-        size = len(batch_positions)
+        batch, size = self._next_batch()
         if self.spec.kind is UnitKind.TRAIN:
             self.metrics = self.metrics.plus(loss=self._runtime.train_step(batch, self._step_seed()), samples=size)
         else:
@@ -190,12 +190,19 @@ class UnitRun:
         if self.spec.kind is UnitKind.TRAIN and self.position % self.spec.digest_every == 0:
             self.digests = (*self.digests, state_digest(self._runtime.state()))
 
-    def _batch_positions(self) -> npt.NDArray[np.int64]:
+    def _next_batch(self) -> tuple[dict[str, Array], int]:
         which, index = divmod(self.position, self._batches_per_pass)
-        if self._pass[0] != which:
-            spec = self.spec
-            self._pass = which, self._samples[pass_order(spec.seed, spec.epoch, spec.start, which, spec.samples)]
-        return self._pass[1][index * self.spec.batch_size : (index + 1) * self.spec.batch_size]
+        group, inside = divmod(index, _READ_AHEAD)
+        if self._read[0] != (which, group):
+            self._read = (which, group), self._read_group(which, group)
+        size = self.spec.batch_size
+        batch = {name: array[inside * size : (inside + 1) * size] for name, array in self._read[1].items()}
+        return batch, len(next(iter(batch.values())))
+
+    def _read_group(self, which: int, group: int) -> dict[str, Array]:
+        spec, length = self.spec, _READ_AHEAD * self.spec.batch_size
+        chosen = pass_order(spec.seed, spec.epoch, spec.start, which, spec.samples)[group * length : (group + 1) * length]
+        return self._dataset.batch(self._samples[chosen])
 
     def _step_seed(self) -> int:
         return draw_key("step", self.spec.seed, self.spec.epoch, self.spec.start, self.position)
