@@ -1,0 +1,219 @@
+"""The SQL text of everything that is done with one kind of record, and what goes into and out of it.
+
+SQLAlchemy Core writes each statement once per shape (which columns are asked for, and how); the text is kept and the database
+driver runs it. That way both databases are served by one description, and a heartbeat pays for no query building.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gridsched.store.session import Text
+from gridsched.store.tables import Kind
+
+__all__ = ["Statements", "Where"]
+
+Convert = Callable[[Any], Any]
+Row = Sequence[Any]
+Where = Mapping[str, Any]
+
+_CONVERTED = (sa.types.TypeDecorator, sa.Boolean)
+_SEVERAL = (tuple, list, set, frozenset)
+
+
+class Statements:
+    """Statements for one ``kind`` in one ``dialect`` (whose placeholders are positional)."""
+
+    def __init__(self, kind: Kind, dialect: sa.Dialect) -> None:
+        self.kind = kind
+        self._dialect = dialect
+        self._names = tuple(kind.paths)
+        self._read = attrgetter(*kind.paths.values())
+        self.fields = tuple(name for name, path in kind.paths.items() if name == path and name in kind.record.__dataclass_fields__)
+        types = {name: kind.table.c[name].type for name in self._names}
+        self._into = {name: _into(type_, dialect) for name, type_ in types.items()}
+        out_of = [_out_of(types[name], dialect) for name in self.fields]
+        self._encoders = [(place, into) for place, name in enumerate(self._names) if (into := self._into[name])]
+        self._decoders = [(place, convert) for place, convert in enumerate(out_of) if convert]
+        self._key_places = [self._names.index(name) for name in kind.key]
+        self._kept: dict[tuple[Any, ...], Text] = {}
+
+    # -- rows and records
+
+    def row(self, record: Any) -> list[Any]:
+        """The record's values in column order, as the driver takes them."""
+        values = list(self._read(record))
+        for place, convert in self._encoders:
+            values[place] = convert(values[place])
+        return values
+
+    def record(self, row: Row) -> Any:
+        """The record of a row that `find` or `get` gave."""
+        values = list(row)
+        for place, convert in self._decoders:
+            values[place] = convert(values[place])
+        return self.kind.record(**dict(zip(self.fields, values, strict=True)))
+
+    def key(self, row: Row) -> tuple[Any, ...]:
+        """The key's values in a full row."""
+        return tuple(row[place] for place in self._key_places)
+
+    def named(self, record: Any) -> str:
+        """The record's kind and key, for messages."""
+        return self.label([attrgetter(self.kind.paths[name])(record) for name in self.kind.key])
+
+    def label(self, key: Sequence[Any]) -> str:
+        """A kind and key, for messages."""
+        return f"{self.kind.record.__name__} {' '.join(map(str, key))}"
+
+    # -- statements: each gives the text and the values in their order
+
+    def get(self, key: Sequence[Any]) -> tuple[str, list[Any]]:
+        """Select by key."""
+        if len(key) != len(self.kind.key):
+            raise TypeError(f"{self.kind.record.__name__} has the key {self.kind.key}, got {key!r}")
+        return self.find(dict(zip(self.kind.key, key, strict=True)), order="", limit=None)
+
+    def find(self, where: Where, *, order: str, limit: int | None) -> tuple[str, list[Any]]:
+        """Select what matches ``where``."""
+        table = self.kind.table
+        shape = _shape(where)
+        text = self._text(
+            ("find", shape, order, limit is None),
+            lambda: (
+                sa.select(*(table.c[name] for name in self.fields))
+                .where(*self._conditions(shape))
+                .order_by(*self._order(order))
+                .limit(None if limit is None else sa.bindparam("limit_", type_=sa.BigInteger))
+            ),
+        )
+        return text.sql, text.values(self.asked(where) | {"limit_": limit})
+
+    def count(self, where: Where) -> tuple[str, list[Any]]:
+        """Count what matches ``where``."""
+        shape = _shape(where)
+        text = self._text(("count", shape), lambda: sa.select(sa.func.count()).select_from(self.kind.table).where(*self._conditions(shape)))
+        return text.sql, text.values(self.asked(where))
+
+    def delete(self, where: Where) -> tuple[str, list[Any]]:
+        """Delete what matches ``where``."""
+        shape = _shape(where)
+        text = self._text(("delete", shape), lambda: sa.delete(self.kind.table).where(*self._conditions(shape)))
+        return text.sql, text.values(self.asked(where))
+
+    def swap(self, record: Any, expected: Where) -> tuple[str, list[Any]]:
+        """Update by key where the row still has the ``expected`` values."""
+        new = {f"new_{name}": value for name, value in zip(self._names, self.row(record), strict=True)}
+        shape = _shape(expected)
+        text = self._text(("swap", shape), lambda: self._update(shape))
+        return text.sql, text.values(self.asked(expected) | new)
+
+    def insert(self) -> str:
+        """Insert one row; a row whose key (or other unique value) exists is passed over."""
+        return self._text(("insert",), lambda: self._insert_one().on_conflict_do_nothing()).sql
+
+    def insert_many(self) -> str:
+        """As `insert`, for arrays of columns (PostgreSQL)."""
+        return self._text(("insert_many",), lambda: self._insert_arrays().on_conflict_do_nothing()).sql
+
+    def put(self) -> str:
+        """Insert one row, or replace the row with its key."""
+        return self._text(("put",), lambda: self._replacing(self._insert_one())).sql
+
+    def put_many(self) -> str:
+        """As `put`, for arrays of columns (PostgreSQL)."""
+        return self._text(("put_many",), lambda: self._replacing(self._insert_arrays())).sql
+
+    # -- how they are written
+
+    def _text(self, shape: tuple[Any, ...], write: Callable[[], Any]) -> Text:
+        kept = self._kept.get(shape)
+        if kept is None:
+            kept = self._kept[shape] = Text(write(), self._dialect)
+        return kept
+
+    def _insert_one(self) -> Any:
+        return self._insert().values({name: sa.bindparam(name) for name in self._names})
+
+    def _insert_arrays(self) -> Any:
+        """One statement for any number of rows: PostgreSQL's fastest way in that can still replace."""
+        columns = []
+        for name in self._names:
+            plain = _driver_type(self.kind.table.c[name].type)
+            columns.append(sa.func.unnest(sa.cast(sa.bindparam(name), postgresql.ARRAY(plain))))
+        return self._insert().from_select(list(self._names), sa.select(*columns))
+
+    def _insert(self) -> Any:
+        return (sqlite if self._dialect.name == "sqlite" else postgresql).insert(self.kind.table)
+
+    def _replacing(self, insert: Any) -> Any:
+        rest = {name: insert.excluded[name] for name in self._names if name not in self.kind.key}
+        if not rest:
+            return insert.on_conflict_do_nothing(index_elements=self.kind.key)
+        return insert.on_conflict_do_update(index_elements=self.kind.key, set_=rest)
+
+    def _update(self, shape: tuple[tuple[str, str], ...]) -> Any:
+        table = self.kind.table
+        by_key = [table.c[name] == sa.bindparam(f"new_{name}") for name in self.kind.key]
+        rest: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in self._names if name not in self.kind.key}
+        return sa.update(table).where(*by_key, *self._conditions(shape)).values(rest)
+
+    def _conditions(self, shape: tuple[tuple[str, str], ...]) -> list[sa.ColumnElement[bool]]:
+        return [self.condition(name, how) for name, how in shape]
+
+    def condition(self, name: str, how: str) -> sa.ColumnElement[bool]:
+        """``column is null``, ``column = :is_column``, or any of the list ``:is_column``, as ``how`` says: null, is, any."""
+        column = self.kind.table.c[name]
+        if how == "null":
+            return column.is_(None)
+        bind: sa.BindParameter[Any] = sa.bindparam(f"is_{name}")
+        return self._any_of(column, bind) if how == "any" else column == bind
+
+    def _any_of(self, column: sa.Column[Any], bind: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+        """The list is one value, so the text is the same for any length and no limit on placeholders is met."""
+        if self._dialect.name == "sqlite":
+            return column.in_(sa.select(sa.func.json_each(bind).table_valued("value").c.value))
+        return column == sa.func.any(sa.cast(bind, postgresql.ARRAY(_driver_type(column.type))))
+
+    def _order(self, order: str) -> list[Any]:
+        names = order.replace(",", " ").split()
+        names += [name for name in self.kind.key if name not in (given.removeprefix("-") for given in names)]
+        columns = [(self.kind.table.c[name.removeprefix("-")], name.startswith("-")) for name in names]
+        return [column.desc() if descends else column.asc() for column, descends in columns]
+
+    def asked(self, where: Where) -> dict[str, Any]:
+        """What ``where`` asks for, as the driver takes it; null needs no value."""
+        return {f"is_{name}": self._value(name, value) for name, value in where.items() if value is not None}
+
+    def _value(self, name: str, value: Any) -> Any:
+        convert = self._into[name]
+        if not isinstance(value, _SEVERAL):
+            return convert(value) if convert else value
+        several = [convert(each) for each in value] if convert else list(value)
+        return json.dumps(several) if self._dialect.name == "sqlite" else several
+
+
+def _shape(where: Where) -> tuple[tuple[str, str], ...]:
+    """Which columns are asked for, and how: what decides a statement's text."""
+    return tuple((name, "null" if value is None else "any" if isinstance(value, _SEVERAL) else "is") for name, value in where.items())
+
+
+def _into(type_: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Convert | None:
+    """From a record's value to the driver's; None where they are the same."""
+    return type_.dialect_impl(dialect).bind_processor(dialect) if isinstance(type_, _CONVERTED) else None
+
+
+def _out_of(type_: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Convert | None:
+    """From the driver's value to a record's."""
+    return type_.dialect_impl(dialect).result_processor(dialect, None) if isinstance(type_, _CONVERTED) else None
+
+
+def _driver_type(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """The plain type below a `TypeDecorator`: values are already converted."""
+    impl = type_.impl if isinstance(type_, sa.types.TypeDecorator) else type_
+    plain: sa.types.TypeEngine[Any] = sa.Text() if isinstance(impl, sa.Text) else impl  # type: ignore[assignment]
+    return plain
