@@ -4,6 +4,7 @@ Hourly, also where the market is quarter-hourly. With ``start`` alone the servic
 clock-change days; so ``start`` and ``end`` are always sent, as the local midnights around today and tomorrow.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -104,11 +105,13 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _unit(rows: list[Any]) -> str:
-    return next((str(row["unit"]) for row in rows if isinstance(row, dict) and row.get("unit")), "Eur/MWh")
+    """The unit most rows speak; the others are set aside one by one."""
+    units = Counter(row["unit"] for row in rows if isinstance(row, dict) and isinstance(row.get("unit"), str))
+    return units.most_common(1)[0][0] if units else "Eur/MWh"
 
 
 def _row(index: int, row: object, unit: str) -> Row:
-    """One hour, if it is one and speaks the same unit as the first."""
+    """One hour, if it is one and speaks the same unit as most."""
     label = f"data[{index}]"
     if not isinstance(row, dict):
         return Row(label=label, stamp=None, value="not a row")

@@ -152,11 +152,13 @@ def moment(written: object, form: StampFormat, timezone: tzinfo | None = None) -
         read = datetime.fromisoformat(str(written).strip())
         if read.utcoffset() is not None:
             return read.astimezone(UTC)
+        if timezone is not None:
+            read = read.replace(tzinfo=timezone)
+            read.astimezone(UTC)  # raises at either end of the calendar
+            return read
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidInput(f"stamp {written!r} is not readable as {form}") from error
-    if timezone is None:
-        raise InvalidInput(f"stamp {written!r} has no UTC offset; declare the timezone it is written in")
-    return read.replace(tzinfo=timezone)
+    raise InvalidInput(f"stamp {written!r} has no UTC offset; declare the timezone it is written in")
 
 
 def read_rows(layout: Layout, rows: Iterable[Row], *, known_at: datetime) -> Batch:

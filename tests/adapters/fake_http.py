@@ -1,0 +1,20 @@
+"""An `Http` that answers what it is told, and remembers what it was asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gridsched import Response
+
+
+@dataclass(slots=True)
+class FakeHttp:
+    body: bytes = b""
+    status: int = 200
+    content_type: str = "application/json"
+    asked: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+    sent_headers: dict[str, str] = field(default_factory=dict)
+
+    def get(self, url: str, *, params: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None) -> Response:
+        self.asked.append((url, dict(params or {})))
+        self.sent_headers = dict(headers or {})
+        return Response(status=self.status, body=self.body, headers={}, content_type=self.content_type)

@@ -1,0 +1,185 @@
+"""The daemon's way out, against a real server on this machine; time is a counter that sleeping moves."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gridsched import AdapterError
+from gridsched.session import Limits, Session, TokenBucket, masked
+
+START = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Time:
+    """A clock that moves when someone sleeps."""
+
+    at: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.at += seconds
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.at - 1000.0)
+
+
+@dataclass(slots=True)
+class Provider:
+    """What the server answers, one after another (the last one again and again), and what it was asked."""
+
+    url: str = ""
+    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=lambda: [(200, {}, b"{}")])
+    asked: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    state = Provider()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            state.headers = {name.lower(): value for name, value in self.headers.items()}
+            status, headers, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                self.wfile.write(body)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        state.url = f"http://127.0.0.1:{server.server_port}"
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def session(time: Time) -> Iterator[Session]:
+    made = Session(
+        monotonic=time.monotonic, sleep=time.sleep, now=time.now, limits=Limits(timeout_s=5), secrets=("s3cret",), jitter=lambda: 1.0
+    )
+    yield made
+    made.close()
+
+
+def test_an_answer_comes_back_whole_with_its_headers_in_lower_case(provider: Provider, session: Session) -> None:
+    provider.answers = [(200, {"Content-Type": "Application/JSON; charset=utf-8", "X-Mine": "a"}, b"[1]")]
+    response = session.get(f"{provider.url}/v2/price", params={"bzn": "DE-LU", "n": 5}, headers={"auth-token": "T"})
+    assert (response.status, response.body, response.content_type, response.headers["x-mine"]) == (200, b"[1]", "application/json", "a")
+    assert provider.asked == ["/v2/price?bzn=DE-LU&n=5"]
+    assert provider.headers["auth-token"] == "T"
+
+
+@pytest.mark.parametrize("status", [204, 400, 401, 404, 422])
+def test_an_answer_that_an_adapter_understands_is_not_asked_for_twice(provider: Provider, session: Session, status: int) -> None:
+    provider.answers = [(status, {}, b"")]
+    assert session.get(provider.url).status == status
+    assert len(provider.asked) == 1
+
+
+def test_trouble_is_retried_with_growing_back_off(provider: Provider, session: Session, time: Time) -> None:
+    provider.answers = [(503, {}, b""), (502, {}, b""), (200, {}, b"[]")]
+    assert session.get(provider.url).body == b"[]"
+    assert time.slept == [2.0, 4.0]
+
+
+def test_trouble_that_lasts_is_handed_to_the_adapter(provider: Provider, session: Session) -> None:
+    provider.answers = [(503, {}, b"maintenance")]
+    assert session.get(provider.url).body == b"maintenance"
+    assert len(provider.asked) == 3
+
+
+@pytest.mark.parametrize(("written", "waited"), [("7", 7.0), ("Mon, 01 Jun 2026 12:00:09 GMT", 9.0), ("soon", 2.0)])
+def test_a_provider_says_how_long_to_wait(provider: Provider, session: Session, time: Time, written: str, waited: float) -> None:
+    provider.answers = [(429, {"Retry-After": written}, b""), (200, {}, b"[]")]
+    assert session.get(provider.url).status == 200
+    assert time.slept == [waited]
+
+
+def test_a_wait_that_is_too_long_is_left_to_the_timetable(provider: Provider, session: Session, time: Time) -> None:
+    provider.answers = [(429, {"Retry-After": "600"}, b"")]
+    with pytest.raises(AdapterError, match="fewer requests") as caught:
+        session.get(provider.url)
+    assert (caught.value.kind, caught.value.retry_after_s) == ("rate_limited", 600.0)
+    assert (len(provider.asked), time.slept) == (1, [])
+
+
+def test_a_host_is_asked_no_faster_than_its_bucket_fills(provider: Provider, session: Session, time: Time) -> None:
+    for _ in range(4):
+        session.get(provider.url)
+    assert time.slept == []
+    session.get(provider.url)
+    session.get(provider.url)
+    assert time.slept == [30.0, 30.0]
+
+
+def test_when_too_many_wait_already_the_next_is_refused() -> None:
+    time = Time()
+    bucket = TokenBucket(per_minute=2, burst=1, monotonic=time.monotonic)
+    assert [bucket.reserve(60) for _ in range(4)] == [0.0, 30.0, 60.0, 90.0]
+    time.at += 30.0
+    assert bucket.reserve(60) == 60.0
+
+
+def test_a_body_over_the_limit_is_cut_off(provider: Provider, time: Time) -> None:
+    small = Session(monotonic=time.monotonic, sleep=time.sleep, now=time.now, limits=Limits(body_bytes=1000, timeout_s=5))
+    provider.answers = [(200, {}, b"x" * 200_000)]
+    with pytest.raises(AdapterError, match="more than 1000 bytes") as caught:
+        small.get(provider.url)
+    assert caught.value.kind == "too_large"
+    small.close()
+
+
+def test_a_body_cut_by_the_network_is_asked_for_again(provider: Provider, session: Session) -> None:
+    provider.answers = [(200, {"Content-Length": "50", "Connection": "close"}, b"[1, 2"), (200, {}, b"[1]")]
+    assert session.get(provider.url).body == b"[1]"
+
+
+def test_a_host_that_is_not_there_is_named_without_the_key(session: Session, time: Time) -> None:
+    with pytest.raises(AdapterError) as caught:
+        session.get("http://127.0.0.1:1/api", params={"securityToken": "abc123", "x": "s3cret"})
+    assert caught.value.kind == "unavailable"
+    assert "127.0.0.1:1 cannot be reached" in str(caught.value)
+    assert "abc123" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert time.slept == [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET /api?securityToken=abc&start=1", "GET /api?securityToken=***&start=1"),
+        ("api_key=abc", "api_key=***"),
+        ("https://user:pass@host/x", "https://***@host/x"),
+        ("my s3cret is out", "my *** is out"),
+        ("monkey=see", "monkey=***"),
+        ("/x?country=de", "/x?country=de"),
+    ],
+)
+def test_keys_are_masked(text: str, shown: str) -> None:
+    assert masked(text, ("s3cret", "")) == shown

@@ -1,0 +1,208 @@
+"""What every signal adapter promises, run over every file in ``adapters/signals``."""
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridsched import AdapterError, ConfigError, SignalKind
+from gridsched.core.signal import plausible
+from gridsched.plugins import shipped
+from tests.adapters.fake_http import FakeHttp
+from tests.adapters.load import adapter
+from tests.adapters.payloads import BERLIN, awattar, energy_charts
+
+TODAY = datetime(2026, 6, 1, tzinfo=BERLIN)
+NOW = datetime(2026, 6, 1, 10, 5, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A configured adapter and a good answer to it at NOW."""
+
+    file: str
+    table: Mapping[str, object]
+    payload: bytes
+    over_http: bool = True
+
+
+def _json(days: int = 0) -> bytes:
+    start = datetime(2026, 6, 1 + days, tzinfo=UTC)
+    return json.dumps([{"start": (start + timedelta(hours=i)).isoformat(), "price": i - 3.5} for i in range(24)]).encode()
+
+
+ROWS = {"signal": "price", "resolution": "1h", "time": "start", "value": "price", "unit": "EUR/MWh"}
+CASES = [
+    Case(file="energy_charts", table={"zone": "de"}, payload=energy_charts(TODAY, {"day_ahead_price": [-5.0, 0.0, None, *[80.0] * 93]})),
+    Case(
+        file="energy_charts",
+        table={"zone": "de", "series": "power", "surplus_below_residual": 9000.0},
+        payload=energy_charts(
+            TODAY, {"residual_load": [8000.0] * 40, "renewable_share_of_generation|%": [90.0] * 40}, endpoint="public_power", unit="MW"
+        ),
+    ),
+    Case(
+        file="energy_charts",
+        table={"zone": "de", "series": "signal"},
+        payload=energy_charts(TODAY, {"share": [40.0] * 96, "signal": [-1.0] * 96}, endpoint="signal", unit="%"),
+    ),
+    Case(file="awattar", table={"zone": "de"}, payload=awattar(TODAY, [float(i - 4) for i in range(24)])),
+    Case(file="http_json", table={"zone": "de", "url": "https://x.example/{start}", **ROWS}, payload=_json()),
+    Case(file="file", table={"zone": "de", "path": "prices.json", **ROWS}, payload=_json(), over_http=False),
+]
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.file}-{c.table.get('series', '')}")
+each_http_case = pytest.mark.parametrize("case", [c for c in CASES if c.over_http], ids=lambda c: f"{c.file}-{c.table.get('series', '')}")
+SOURCES = sorted(shipped("adapters").joinpath("signals").glob("*.py"))
+
+
+def made(case: Case) -> Any:
+    return adapter(case.file, case.table)
+
+
+def test_every_shipped_adapter_is_under_contract() -> None:
+    assert {path.stem for path in SOURCES} == {case.file for case in CASES}
+
+
+@each_case
+def test_it_says_what_it_gives_where_and_how_often(case: Case) -> None:
+    one = made(case)
+    assert one.name == case.file
+    assert one.zone == "de"
+    assert one.every >= timedelta(minutes=1)
+    assert one.signals
+    assert set(one.signals) <= set(SignalKind)
+
+
+@each_case
+def test_a_misspelt_option_names_the_nearest(case: Case) -> None:
+    with pytest.raises(ConfigError, match=f"adapter {case.file}: unknown key 'zonne'; did you mean 'zone'"):
+        adapter(case.file, {**case.table, "zonne": "de"})
+
+
+@each_case
+def test_a_missing_zone_is_named(case: Case) -> None:
+    with pytest.raises(ConfigError, match="'zone' is missing"):
+        adapter(case.file, {key: value for key, value in case.table.items() if key != "zone"})
+
+
+@each_case
+def test_a_good_answer_gives_sorted_distinct_plausible_readings(case: Case) -> None:
+    one = made(case)
+    batch = one.parse(case.payload, now=NOW)
+    assert batch.dropped == ()
+    assert {r.signal for r in batch} == set(one.signals)
+    for signal in one.signals:
+        starts = [r.start for r in batch if r.signal is signal]
+        assert starts == sorted(set(starts))
+    assert all(r.zone == one.zone and r.known_at <= NOW and plausible(r) is None for r in batch)
+
+
+@each_case
+def test_parsing_again_gives_the_same(case: Case) -> None:
+    one = made(case)
+    assert one.parse(case.payload, now=NOW) == one.parse(case.payload, now=NOW)
+
+
+@each_case
+@settings(max_examples=60, deadline=None)
+@given(noise=st.binary(max_size=200))
+def test_any_bytes_give_readings_or_an_adapter_error(case: Case, noise: bytes) -> None:
+    attempt(case, noise)
+
+
+@each_case
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_answer_gives_readings_or_an_adapter_error(case: Case, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(case.payload)))
+    length = data.draw(st.integers(0, 40))
+    attempt(case, case.payload[:at] + data.draw(st.binary(max_size=20)) + case.payload[at + length :])
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
+    max_leaves=8,
+)
+
+
+@each_case
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_an_answer_with_a_strange_value_anywhere_gives_readings_or_an_adapter_error(case: Case, data: st.DataObject) -> None:
+    document = json.loads(case.payload)
+    at = document
+    while isinstance(at, dict | list) and at:
+        key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(min(2, len(at)))))
+        if not isinstance(at[key], dict | list) or data.draw(st.booleans()):
+            at[key] = data.draw(json_values)
+            break
+        at = at[key]
+    attempt(case, json.dumps(document).encode())
+
+
+def attempt(case: Case, payload: bytes) -> None:
+    """Anything but readings or an AdapterError fails the test by itself."""
+    try:
+        batch = made(case).parse(payload, now=NOW)
+    except AdapterError:
+        return
+    assert all(r.known_at <= NOW for r in batch)
+
+
+@each_http_case
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"body": b""}, "empty"),
+        ({"body": b"<!DOCTYPE html><html><body>Wartung</body></html>", "content_type": "text/html"}, "html"),
+        ({"body": b"\n<HTML>"}, "html"),
+        ({"body": b"{}"}, "malformed"),
+        ({"body": b"Service unavailable"}, "malformed"),
+        ({"body": b"[" * 100_000}, "malformed"),
+        ({"status": 404, "body": b'{"detail": "no content available"}'}, "not_published"),
+        ({"status": 204}, "not_published"),
+        ({"status": 429}, "rate_limited"),
+        ({"status": 401}, "refused"),
+        ({"status": 422}, "refused"),
+        ({"status": 503, "body": b"maintenance"}, "unavailable"),
+    ],
+)
+def test_a_bad_answer_is_named_by_its_kind(case: Case, answer: dict[str, Any], kind: str) -> None:
+    with pytest.raises(AdapterError) as caught:
+        made(case).fetch(FakeHttp(**answer), NOW)
+    assert caught.value.kind == kind
+
+
+@each_http_case
+def test_a_body_cut_short_is_truncated(case: Case) -> None:
+    with pytest.raises(AdapterError) as caught:
+        made(case).fetch(FakeHttp(case.payload[: len(case.payload) // 2]), NOW)
+    assert caught.value.kind == "truncated"
+
+
+@each_http_case
+def test_yesterdays_answer_is_stale(case: Case) -> None:
+    with pytest.raises(AdapterError) as caught:
+        made(case).fetch(FakeHttp(case.payload), NOW + timedelta(days=1, hours=4))
+    assert caught.value.kind == "stale"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_an_adapter_imports_the_face_and_owns_no_thread_sleep_or_environment(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert {name for name in imported if name.startswith("gridsched")} == {"gridsched"}
+    assert imported.isdisjoint({"os", "time", "threading", "asyncio", "requests", "httpx", "urllib", "random", "subprocess", "socket"})
+    assert len(path.read_text().splitlines()) < 260
