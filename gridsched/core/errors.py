@@ -23,7 +23,8 @@
     ├── TooLarge                           over a stated limit
     ├── Busy                               a bounded queue is full
     ├── BlobCorrupt                        bytes that do not match their digest
-    └── StorageFull                        the disk or a quota is full
+    ├── StorageFull                        the disk or a quota is full
+    └── Unreachable                        no answer from the daemon; nothing is known to have happened
 
 The docstring of each class is its default message; ``HTTP_STATUS`` is the one table from error to status code.
 """
@@ -53,6 +54,7 @@ __all__ = [
     "StorageFull",
     "TooLarge",
     "Unauthorized",
+    "Unreachable",
     "UnsupportedOperator",
     "UpdateRefused",
     "http_status",
@@ -157,6 +159,10 @@ class BlobCorrupt(GridschedError):
 
 class StorageFull(GridschedError):
     """There is no room left to store this."""
+
+
+class Unreachable(GridschedError):
+    """The daemon does not answer; check its address and the network, or try again in a moment."""
 
 
 HTTP_STATUS: Mapping[type[GridschedError], int] = MappingProxyType(

@@ -1,0 +1,474 @@
+"""The agent: keeps what runs on this machine in step with what its owner, its device and the daemon say.
+
+Everything is decided in one thread. Other threads (three lines to the daemon, the push channel, the child's voice) only put
+functions into the inbox. ``tick`` is one turn: look, decide (`gridsched.node.decide`), carry out one move, speak when it is time.
+Stopping the child never waits for the network, and nothing is lost while the daemon is away.
+"""
+
+import logging
+import os
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gridsched.core.errors import GridschedError, StorageFull
+from gridsched.core.fleet import DeviceState
+from gridsched.node.cache import BlobCache
+from gridsched.node.channel import backoff_s
+from gridsched.node.contact import Contact, real_seconds
+from gridsched.node.decide import Action, Local, Move, Phase, next_action
+from gridsched.node.held import Held
+from gridsched.node.limits import DeviceSample, device_state, sample_device
+from gridsched.node.line import Line
+from gridsched.node.metering import Metering
+from gridsched.node.pipe import Done, Event, Failed, Need, Progress, Ready, Train
+from gridsched.node.returns import Returns
+from gridsched.node.settings import NodeSettings
+from gridsched.node.state import Finished, Home, Identity, Status
+from gridsched.node.trainer import Trainer
+from gridsched.ports import Meter
+from gridsched.wire import Order, Orders, Sync
+
+__all__ = ["Agent", "Lines"]
+
+log = logging.getLogger(__name__)
+
+_TURN_S = 0.1
+_SAMPLE_S = 2.0
+_STATUS_S = 0.5
+_DEATHS = 5
+_OBSTINATE_S = 30.0
+_LEAVE_S = 5.0
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """``talk`` carries all reports in order; ``send`` and ``fetch`` carry blobs, which may take long."""
+
+    talk: Line
+    send: Line
+    fetch: Line
+
+
+class Agent:
+    """One agent process, made from its parts, so that tests put others in their place; `gridsched.node.start` makes the real ones.
+
+    ``trainer`` is made by a function that is given where to deliver the child's events and its death.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        identity: Identity,
+        settings: NodeSettings,
+        meter: Meter,
+        *,
+        lines: Callable[[Callable[[Callable[[], None]], None]], Lines],
+        trainer: Callable[[Callable[[Event], None], Callable[[str], None]], Trainer],
+        monotonic: Callable[[], float] = real_seconds,
+        sample: Callable[[Path], DeviceSample] = sample_device,
+    ) -> None:
+        self._home = home
+        self._identity = identity
+        self._settings = settings
+        self._monotonic = monotonic
+        self._sample = sample
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lines = lines(self._inbox.put)
+        self._trainer = trainer(
+            lambda event: self._inbox.put(lambda: self._on_event(event)), lambda words: self._inbox.put(lambda: self._on_death(words))
+        )
+        self._metering = Metering(home, meter, speed=identity.clock_speed, monotonic=monotonic)
+        self.contact = Contact(home, identity, self._lines.talk, self._compose, monotonic)
+        self._returns = Returns(
+            home, self.contact, self._lines.talk, self._lines.send, meter=self._metering.reporter, over=self._on_over, monotonic=monotonic
+        )
+        self._cache = BlobCache(home.blobs, limit_bytes=settings.cache_bytes)
+        self._held: Held | None = None
+        self._over: list[tuple[str, int]] = []
+        self._runs = 0
+        self._idle_since_s = monotonic()
+        self._leaving_s: float | None = None
+        self._device = DeviceState.FREE
+        self._sampled_s = -_SAMPLE_S
+        self._stuck: dict[str, str] = {}
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._status: Status | None = None
+        self._status_s = -_STATUS_S
+        self._failures = 0
+        self.reason = "starting"
+
+    # The loop.
+
+    def run(self) -> None:
+        """Work until asked to leave, or until going on makes no sense: that error is raised, after everything was saved."""
+        try:
+            while not self._gone():
+                self.tick()
+                self._listen(_TURN_S)
+        finally:
+            self._trainer.quit(within_s=10.0)
+            for line in (self._lines.talk, self._lines.send, self._lines.fetch):
+                line.close()
+            self._show(Phase.NONE, "stopped")
+        if self.contact.fatal is not None:
+            raise self.contact.fatal
+
+    def leave(self) -> None:
+        """Save, hand over if the daemon answers soon, and end. Safe to call from a signal handler, and again."""
+        self._inbox.put(self._on_leave)
+
+    def push(self, orders: Orders) -> None:
+        """Orders from the channel, on any thread."""
+        said_s = self._monotonic()
+        self._inbox.put(lambda: self.contact.hear(orders, said_s))
+
+    def tick(self) -> None:
+        """One turn."""
+        now_s = self._monotonic()
+        self._do_later(now_s)
+        self._look_at_device(now_s)
+        order = self._order()
+        action = next_action(order, self._local(order, now_s))
+        self._move(action, order, now_s)
+        self._watch_child(now_s)
+        self.contact.turn(now_s)
+        self._returns.turn(now_s, self._held)
+        if now_s - self._status_s >= _STATUS_S:
+            self._show(self._phase(order), action.reason)
+
+    def drain(self) -> None:
+        """Take what has come in, without waiting."""
+        while True:
+            try:
+                take = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            take()
+
+    def _listen(self, seconds: float) -> None:
+        try:
+            self._inbox.get(timeout=seconds)()
+        except queue.Empty:
+            return
+        self.drain()
+
+    def _gone(self) -> bool:
+        if self.contact.fatal is not None:
+            return True
+        if self._leaving_s is None:
+            return False
+        return self._held is None or self._held.phase is Phase.FINISHED or self._monotonic() >= self._leaving_s
+
+    def _on_leave(self) -> None:
+        if self._leaving_s is None:
+            log.info("leaving: saving and handing over", extra={"action": "leave"})
+            self._leaving_s = self._monotonic() + _LEAVE_S
+
+    # Looking.
+
+    def _order(self) -> Order | None:
+        """The daemon's order, unless the lease is one that is known to be over."""
+        orders = self.contact.orders
+        if orders is None or orders.order is None or (orders.order.lease_id, orders.order.generation) in self._over:
+            return None
+        if self._held is not None and self._same(orders.order):
+            self._held.order = orders.order
+        return orders.order
+
+    def _same(self, order: Order) -> bool:
+        assert self._held is not None
+        return (order.lease_id, order.generation) == (self._held.order.lease_id, self._held.order.generation)
+
+    def _phase(self, order: Order | None) -> Phase:
+        if self._held is not None:
+            return self._held.phase
+        return Phase.FINISHED if order is not None and self._returns.holds(order.lease_id) else Phase.NONE
+
+    def _local(self, order: Order | None, now_s: float) -> Local:
+        held, unsent = self._held, self.contact.unsent
+        identity = held.order if held is not None else order
+        local = Local(
+            phase=self._phase(order),
+            lease_id=identity.lease_id if identity is not None else "",
+            generation=identity.generation if identity is not None else 0,
+            unit_id=identity.unit.unit_id if identity is not None else "",
+            opted_in=unsent is None or unsent.opted_in,
+            consent_ended=self.contact.consent_ended(now_s),
+            device=self._device_state(),
+            silent=self.contact.silent(now_s),
+            waited=self.contact.waited(now_s),
+            leaving=self._leaving_s is not None,
+            shelve_after_s=self._settings.release_memory_after.total_seconds(),
+        )
+        if held is None:
+            return local
+        return replace(
+            local,
+            may_go_on=held.may_go_on,
+            waited=local.waited and now_s >= held.not_before_s,
+            paused_s=(now_s - held.since_s) * self.contact.speed,
+        )
+
+    def _look_at_device(self, now_s: float) -> None:
+        if now_s - self._sampled_s < _SAMPLE_S:
+            return
+        self._sampled_s = now_s
+        state = device_state(self._sample(self._home.folder), self._settings.limits, before=self._device)
+        if state is not self._device:
+            log.info("the device is %s", state.value, extra={"action": "device", "device": state.value})
+            self._device = state
+            self.contact.hurry()
+
+    def _device_state(self) -> DeviceState:
+        return DeviceState.DISK_FULL if self._stuck else self._device
+
+    def _note_stuck(self, where: str, why: str) -> None:
+        if why and where not in self._stuck:
+            log.error("%s", why, extra={"action": "disk_full"})
+            self.contact.hurry()
+        if why:
+            self._stuck[where] = why
+        elif self._stuck.pop(where, None) is not None:
+            log.info("there is room on the disk again", extra={"action": "disk_free"})
+            self.contact.hurry()
+
+    # Moving.
+
+    def _move(self, action: Action, order: Order | None, now_s: float) -> None:
+        self.reason = action.reason
+        if action.move is Move.NOTHING:
+            return
+        log.info("%s: %s", action.move.value, action.reason, extra={"action": action.move.value, "reason": action.reason})
+        if action.move is Move.DROP:
+            self._drop(now_s)
+        elif action.move is Move.SHELVE:
+            self._trainer.quit()
+            self._must().turn(Phase.SHELVED, now_s)
+        elif action.move is Move.PAUSE:
+            self._hold(action.reason)
+        else:
+            assert order is not None
+            self._move_to(action, order, now_s)
+        self.contact.hurry()
+
+    def _move_to(self, action: Action, order: Order, now_s: float) -> None:
+        if action.move is Move.START:
+            self._start(order, now_s)
+        elif action.move is Move.GO_ON:
+            held = self._must()
+            held.may_go_on, held.saved = True, False
+            self._trainer.let(self._share(order))
+        elif action.move is Move.ADOPT:
+            self._must().adopt(order)
+        elif action.move is Move.HAND_OVER:
+            self._hand_over(order, action.reason, now_s)
+
+    def _must(self) -> Held:
+        assert self._held is not None
+        return self._held
+
+    def _hold(self, reason: str) -> None:
+        held = self._must()
+        held.may_go_on, held.reason = False, reason
+        self._trainer.hold()
+
+    def _start(self, order: Order, now_s: float) -> None:
+        self._runs += 1
+        if self._held is None:
+            self._home.prune()
+            self._held = Held(
+                order=order, run=self._runs, phase=Phase.STARTING, since_s=now_s, executed_before=self._home.effort(order.lease_id)
+            )
+        self._held.new_run(self._runs, now_s)
+        self._trainer.train(
+            Train(
+                run=self._runs,
+                unit=order.unit,
+                continuation=order.continuation,
+                continuation_step=order.continuation_step,
+                save_every_s=max(self._settings.save_every.total_seconds() / self.contact.speed, 0.2),
+                share=self._share(order),
+            )
+        )
+
+    def _share(self, order: Order) -> float:
+        """The part of the time that keeps the mean draw within the leased power, where the owner allows less than full."""
+        return min(max(order.power_w / self._identity.power_w, 0.01), 1.0)
+
+    def _hand_over(self, order: Order, reason: str, now_s: float) -> None:
+        held = self._held
+        if held is None:
+            held = self._held = Held(order=order, run=0, phase=Phase.HANDING_OVER, since_s=now_s, saved=True)
+        elif held.phase is Phase.STARTING or not self._trainer.alive:
+            self._trainer.drop(held.run)
+            held.saved = True
+        elif not (held.phase is Phase.PAUSED and held.saved):
+            held.saved = False
+            self._trainer.hold()
+        held.may_go_on = False
+        held.turn(Phase.HANDING_OVER, now_s, reason)
+
+    def _drop(self, now_s: float) -> None:
+        held, self._held = self._held, None
+        self._idle_since_s = now_s
+        if held is not None:
+            self._trainer.drop(held.run)
+
+    def _on_over(self, lease_id: str, generation: int) -> None:
+        """The daemon has closed this lease; orders that were on their way when it did are stale."""
+        self._over = [*self._over[-_REMEMBERED:], (lease_id, generation)]
+        held = self._held
+        if held is not None and (held.order.lease_id, held.order.generation) == (lease_id, generation):
+            self._drop(self._monotonic())
+
+    def _watch_child(self, now_s: float) -> None:
+        held = self._held
+        if held is None:
+            limit_s = self._settings.release_memory_after.total_seconds() / self.contact.speed
+            if self._trainer.alive and now_s - self._idle_since_s >= limit_s:
+                self._trainer.quit()
+        elif held.phase is Phase.HANDING_OVER and not held.saved and now_s - held.since_s >= _OBSTINATE_S:
+            log.warning("the training process does not stop; ending it", extra={"action": "worker_killed"})
+            self._trainer.kill()
+
+    # The child's voice.
+
+    def _on_event(self, event: Event) -> None:
+        now_s, held = self._monotonic(), self._held
+        if isinstance(event, Ready):
+            self.contact.trains_with(event.runtime)
+        elif isinstance(event, Need):
+            self._fetch(event.digest)
+        elif held is None or event.run != held.run:
+            return
+        elif isinstance(event, Progress):
+            before = held.phase, held.saved
+            held.progress(event, now_s)
+            self._note_stuck("child", event.stuck)
+            self._home.set_effort(held.order.lease_id, held.steps_executed)
+            if (held.phase, held.saved) != before:
+                self.contact.hurry()
+        elif isinstance(event, Failed):
+            log.error("unit %s cannot be run here: %s", held.order.unit.unit_id, event.detail, extra={"action": "unit_refused"})
+            held.turn(Phase.REFUSED, now_s, event.detail)
+            self.contact.hurry()
+        else:
+            self._on_done(event, held, now_s)
+
+    def _on_done(self, event: Done, held: Held, now_s: float) -> None:
+        held.done(event, now_s)
+        finished = Finished(
+            lease_id=held.order.lease_id,
+            generation=held.order.generation,
+            unit_id=held.order.unit.unit_id,
+            update=event.update,
+            steps_executed=held.steps_executed,
+            metrics=event.metrics,
+            digests=event.digests,
+        )
+        self._post(finished)
+
+    def _post(self, finished: Finished) -> None:
+        try:
+            self._returns.add(finished)
+        except StorageFull as error:
+            self._note_stuck("outbox", str(error))
+            self._later.append((self._monotonic() + 1.0, lambda: self._post(finished)))
+        else:
+            self._note_stuck("outbox", "")
+
+    def _on_death(self, words: str) -> None:
+        """The child died unasked: begin again from what is saved, later each time, and give up in the end."""
+        held, now_s = self._held, self._monotonic()
+        log.warning("the training process %s", words, extra={"action": "worker_died"})
+        self._stuck.pop("child", None)
+        if held is None or held.phase in (Phase.FINISHED, Phase.REFUSED):
+            return
+        if held.phase is Phase.HANDING_OVER:
+            held.saved = True
+            return
+        held.deaths += 1
+        held.may_go_on = False
+        held.not_before_s = now_s + (backoff_s(held.deaths - 2) if held.deaths > 1 else 0.0)
+        given_up = held.deaths >= _DEATHS
+        held.turn(Phase.REFUSED if given_up else Phase.SHELVED, now_s, f"the training process {words}")
+        self.contact.hurry()
+
+    def _fetch(self, digest: str) -> None:
+        def fetched(_: Path) -> None:
+            self._failures = 0
+            self._note_stuck("cache", "")
+            self._trainer.fetched(digest)
+
+        def failed(error: GridschedError) -> None:
+            if isinstance(error, StorageFull):
+                self._note_stuck("cache", str(error))
+            elif not self._failures:
+                log.warning("a download failed: %s", error, extra={"action": "download_failed"})
+            self._later.append((self._monotonic() + backoff_s(self._failures, first_s=0.25, longest_s=15.0), lambda: self._fetch(digest)))
+            self._failures += 1
+
+        self._lines.fetch.call(lambda client: self._cache.fetch(digest, client), fetched, failed)
+
+    def _do_later(self, now_s: float) -> None:
+        due = [call for at_s, call in self._later if at_s <= now_s]
+        self._later = [(at_s, call) for at_s, call in self._later if at_s > now_s]
+        for call in due:
+            call()
+
+    # Telling.
+
+    def _compose(self) -> Callable[[], Sync]:
+        """The sync as things stand; the meter's age is filled in when it is sent."""
+        report = (
+            self._held.report(speed=self.contact.speed) if self._held is not None and self._held.phase is not Phase.HANDING_OVER else None
+        )
+        device = self._device_state().value
+        meter = self._metering.reporter()
+        self._note_stuck("register", self._metering.stuck)
+        return lambda: Sync(instance=self.contact.instance, device=device, lease=report, meter=meter(), clock_s=self.contact.wall_s())
+
+    def _show(self, phase: Phase, reason: str) -> None:
+        self._status_s = self._monotonic()
+        held, orders, register = self._held, self.contact.orders, self._metering.register
+        status = Status(
+            node_id=self._identity.node_id,
+            phase=phase.value,
+            reason=next(iter(self._stuck.values()), "") or reason,
+            connected=self.contact.connected,
+            last_contact=self.contact.last_contact,
+            device=self._device_state().value,
+            power_w=register.power_w,
+            energy_j=register.energy_j,
+            opted_in=self.contact.opted_in,
+            waiting_updates=self._returns.waiting,
+            finished_units=self._returns.accepted,
+            pid=os.getpid(),
+        )
+        if held is not None:
+            unit = held.order.unit
+            status = replace(
+                status,
+                job_id=unit.job_id,
+                unit_id=unit.unit_id,
+                step=held.step,
+                steps=unit.steps,
+                speed=held.report(speed=self.contact.speed).speed,
+            )
+        if orders is not None:
+            consent = orders.consent
+            status = replace(
+                status,
+                node_reason=orders.node_reason,
+                earned_micro=orders.earned_micro,
+                consent_left_s=consent.left_s,
+                max_w=consent.max_w,
+                min_reward_micro_per_kwh=consent.min_reward_micro_per_kwh,
+                notice=orders.notice,
+            )
+        if status != self._status:
+            self._home.set_status(status)
+            self._status = status

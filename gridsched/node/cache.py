@@ -1,0 +1,76 @@
+"""Downloads on disk, by digest: fetched once, verified, resumed where they were cut, and never more than a set size."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from gridsched.core.errors import BlobCorrupt, TooLarge
+from gridsched.core.job import is_digest
+from gridsched.node.client import Client
+from gridsched.node.files import NO_ROOM, full_disk
+
+__all__ = ["BlobCache"]
+
+
+class BlobCache:
+    """``folder`` holds at most ``limit_bytes``; what was used longest ago goes first."""
+
+    def __init__(self, folder: Path, *, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the blob lies, or would."""
+        if not is_digest(digest):
+            raise BlobCorrupt(f"{digest[:80]!r} is not a sha256 digest")
+        return self._folder / digest
+
+    def fetch(self, digest: str, client: Client) -> Path:
+        """The verified file. Raises Unreachable where it could not be had in whole (what came is kept), StorageFull, BlobCorrupt."""
+        path = self.path(digest)
+        if path.exists():
+            os.utime(path)
+            return path
+        part = self._folder / f"{digest}.part"
+        try:
+            self._download(digest, part, client)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise full_disk(part) from error
+            raise
+        if _sha256(part) != digest:
+            part.unlink()
+            raise BlobCorrupt(f"what {client.url} sent for blob {digest[:12]} does not match that digest; it is fetched again")
+        part.replace(path)
+        self._make_room(keep=path)
+        return path
+
+    def _download(self, digest: str, part: Path, client: Client) -> None:
+        had = part.stat().st_size if part.exists() else 0
+        with client.blob(digest, offset=had) as (start, pieces), part.open("r+b" if had else "wb") as file:
+            file.seek(start)
+            file.truncate()
+            written = start
+            for piece in pieces:
+                written += file.write(piece)
+                if written > self._limit_bytes:
+                    raise TooLarge(
+                        f"blob {digest[:12]} is larger than the cache of {self._limit_bytes} bytes; raise cache_size in node.toml"
+                    )
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _make_room(self, *, keep: Path) -> None:
+        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.iterdir() if path != keep)
+        total = sum(size for _, size, _ in files) + keep.stat().st_size
+        for _, size, path in files:
+            if total <= self._limit_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,92 @@
+"""What the device itself allows: its user, its temperature, its power supply and its disk. Sampling is apart from deciding."""
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from gridsched.clock import SystemClock
+from gridsched.core.errors import InvalidInput
+from gridsched.core.fleet import DeviceState
+
+__all__ = ["COOLED_BY_C", "DeviceSample", "Limits", "device_state", "sample_device"]
+
+COOLED_BY_C = 5.0
+"""A device that was too hot works again only this far below its limit; at the limit itself it would switch to and fro."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The owner's limits. ``user_idle_s`` is how long keyboard and terminals must have been quiet; None switches a limit off."""
+
+    pause_when_user_active: bool = False
+    user_idle_s: float = 300.0
+    max_temperature_c: float | None = None
+    not_on_battery: bool = True
+    min_free_disk_bytes: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_temperature_c is not None and not 20 <= self.max_temperature_c <= 120:
+            raise InvalidInput(f"max_temperature_c must be between 20 and 120, got {self.max_temperature_c:g}; leave it out for no limit")
+        if self.user_idle_s < 0 or self.min_free_disk_bytes < 0:
+            raise InvalidInput("user_idle and min_free_disk must not be negative; 0 switches them off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSample:
+    """The device at one moment; None where the device cannot tell, which never stops work by itself."""
+
+    free_disk_bytes: int
+    user_idle_s: float | None = None
+    temperature_c: float | None = None
+    on_battery: bool | None = None
+
+
+def device_state(sample: DeviceSample, limits: Limits, *, before: DeviceState = DeviceState.FREE) -> DeviceState:
+    """What keeps the device from working, the gravest first, or ``free``. ``before`` gives temperature its hysteresis."""
+    if sample.free_disk_bytes < limits.min_free_disk_bytes:
+        return DeviceState.DISK_FULL
+    if limits.max_temperature_c is not None and sample.temperature_c is not None:
+        limit_c = limits.max_temperature_c - (COOLED_BY_C if before is DeviceState.HOT else 0.0)
+        if sample.temperature_c >= limit_c:
+            return DeviceState.HOT
+    if limits.not_on_battery and sample.on_battery:
+        return DeviceState.ON_BATTERY
+    if limits.pause_when_user_active and sample.user_idle_s is not None and sample.user_idle_s < limits.user_idle_s:
+        return DeviceState.USER_ACTIVE
+    return DeviceState.FREE
+
+
+def sample_device(folder: Path) -> DeviceSample:
+    """The device now; ``folder`` names the disk that work is saved on."""
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return DeviceSample(
+        free_disk_bytes=shutil.disk_usage(folder).free,
+        user_idle_s=_user_idle_s(),
+        temperature_c=_hottest_c(),
+        on_battery=None if battery is None else not battery.power_plugged,
+    )
+
+
+def _hottest_c() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    readings = [entry.current for entries in psutil.sensors_temperatures().values() for entry in entries]
+    return max(readings, default=None)
+
+
+def _user_idle_s() -> float | None:
+    """Seconds since anyone used a terminal, as ``w`` counts it: by the access time of the terminal's device."""
+    now_s = SystemClock().now().timestamp()
+    touched = [at for at in _terminal_times(user.terminal for user in psutil.users()) if at is not None]
+    return max(now_s - max(touched), 0.0) if touched else None
+
+
+def _terminal_times(terminals: Iterable[str | None]) -> Iterable[float | None]:
+    for terminal in terminals:
+        if terminal and not terminal.startswith(":"):
+            with suppress(OSError):
+                yield (Path("/dev") / terminal).stat().st_atime

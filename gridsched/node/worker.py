@@ -1,0 +1,371 @@
+"""The training child: ``python -m gridsched.node.worker HOME``. It runs units one after another, and stops when told or orphaned.
+
+It has no network: what it lacks it asks its parent for. The gate is looked at before every step. Standard output carries
+the lines of `gridsched.node.pipe` and nothing else; its end of file on standard input means that the agent is gone.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+
+from gridsched.core.errors import BlobCorrupt, GridschedError, StorageFull
+from gridsched.core.work import UnitKind, UnitSpec
+from gridsched.node.files import Write, write_durable
+from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Progress, Ready, Train, Wake, line, order
+from gridsched.node.settings import Priority
+from gridsched.node.state import Home
+from gridsched.train import codec, program
+from gridsched.train.checkpoint import load_continuation, save_continuation
+from gridsched.train.dataset import Dataset, DatasetManifest
+from gridsched.train.tensors import Array, file_digest
+from gridsched.train.unit import Continuation, Metrics, Runtime, UnitRun
+from gridsched.train.version import read_version
+
+__all__ = ["Ended", "Mailbox", "MakeRuntime", "Worker", "main"]
+
+MakeRuntime = Callable[[program.Program, Mapping[str, Array]], Runtime]
+
+_TELL_EVERY_S = 0.1
+_RETRY_S = 1.0
+
+
+class Ended(Exception):
+    """The run was dropped, or the agent is gone."""
+
+
+class Mailbox:
+    """Orders as they arrive, read by a thread of its own so that a drop or the agent's death is seen between any two steps."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._changed = threading.Condition()
+        self._waiting: deque[Train] = deque()
+        self._dropped = 0
+        self.orphaned = False
+        self.share = 1.0
+
+    def start(self) -> None:
+        """Begin to read."""
+        threading.Thread(target=self._read, name="mailbox", daemon=True).start()
+
+    def next(self) -> Train | None:
+        """The next run, or None when the agent is gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self.orphaned)
+            return self._waiting.popleft() if self._waiting and not self.orphaned else None
+
+    def ended(self, run: int) -> bool:
+        """Whether that run is dropped, or the agent gone."""
+        return self.orphaned or run <= self._dropped
+
+    def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
+        """Wait for ``until`` to hold, at most ``seconds`` (None: however long); it is asked again at every line. Whether it holds."""
+        with self._changed:
+            return self._changed.wait_for(until, timeout=seconds)
+
+    def _read(self) -> None:
+        for data in self._source:
+            with self._changed:
+                self._take(order(data))
+                self._changed.notify_all()
+        with self._changed:
+            self.orphaned = True
+            self._changed.notify_all()
+
+    def _take(self, message: Train | Fetched | Drop | Wake) -> None:
+        if isinstance(message, Train):
+            self._waiting.append(message)
+        elif isinstance(message, Drop):
+            self._dropped = max(self._dropped, message.run)
+            self._waiting = deque(train for train in self._waiting if train.run > self._dropped)
+        elif isinstance(message, Wake):
+            self.share = message.share
+
+
+class Saver:
+    """Writes continuations beside the training, one at a time; what comes while it writes is skipped."""
+
+    def __init__(self, folder: Path, save: Callable[[Path, Continuation], Path]) -> None:
+        self._folder = folder
+        self._save = save
+        self._thread: threading.Thread | None = None
+        self.step = 0
+        self.stuck = ""
+
+    def begin(self, saved: Continuation) -> None:
+        """Write ``saved`` in the background, unless one is being written."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._write, args=(saved,), name="saver")
+            self._thread.start()
+
+    def now(self, saved: Continuation) -> None:
+        """Write ``saved`` before returning; ``stuck`` says if that failed."""
+        self.settle()
+        self._write(saved)
+
+    def settle(self) -> None:
+        """Wait for a write under way."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _write(self, saved: Continuation) -> None:
+        try:
+            self._save(self._folder, saved)
+        except StorageFull as error:
+            self.stuck = str(error)
+        else:
+            self.step, self.stuck = saved.step, ""
+
+
+class Worker:
+    """One child's life. A program stays loaded from one unit to the next."""
+
+    def __init__(
+        self,
+        home: Home,
+        gate: Gate,
+        mailbox: Mailbox,
+        tell: Callable[[Event], None],
+        make_runtime: MakeRuntime,
+        *,
+        save: Callable[[Path, Continuation], Path] = save_continuation,
+        write: Write = write_durable,
+    ) -> None:
+        self._home = home
+        self._gate = gate
+        self._mail = mailbox
+        self._tell = tell
+        self._make_runtime = make_runtime
+        self._save = save
+        self._write = write
+        self._warm: tuple[str, Runtime] | None = None
+        self._dataset: tuple[str, Dataset] | None = None
+        self._run = 0
+
+    def work(self) -> None:
+        """Run what is asked for until the agent is gone."""
+        while (train := self._mail.next()) is not None:
+            self._run = train.run
+            self._mail.share = train.share
+            try:
+                self._train(train)
+            except Ended:
+                continue
+            except GridschedError as error:
+                self._tell(Failed(run=train.run, detail=f"{type(error).__name__}: {error}"))
+
+    def _train(self, train: Train) -> None:
+        saver = Saver(self._home.unit_folder(train.unit.unit_id), self._save)
+        unit = self._prepare(train, saver)
+        pace = _Pace(first_step=unit.position)
+        self._tell(self._progress(unit, saver, pace, paused=not self._gate.open))
+        saved_at = told_at = time.monotonic()
+        while not unit.done:
+            if not self._gate.open or self._mail.ended(train.run):
+                self._rest(unit, saver, pace)
+                saved_at = told_at = time.monotonic()
+                continue
+            before = time.monotonic()
+            unit.step()
+            now = time.monotonic()
+            pace.worked_s += now - before
+            if now - saved_at >= train.save_every_s and not unit.done:
+                saver.begin(unit.save())
+                saved_at = now
+            if now - told_at >= _TELL_EVERY_S:
+                self._tell(self._progress(unit, saver, pace))
+                told_at = now
+            if self._mail.share < 1:
+                self._hold_back(train.run, pace, now - before)
+        saver.settle()
+        self._finish(train, unit, pace)
+
+    def _rest(self, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
+        """Save, then wait for the gate; the unit stays in memory. Raises `Ended` once dropped (unsaved) or orphaned (saved)."""
+        if self._mail.ended(self._run) and not self._mail.orphaned:
+            raise Ended
+        saver.now(unit.save())
+        self._tell(self._progress(unit, saver, pace, paused=True))
+        while not self._mail.wait(_RETRY_S if saver.stuck else 60.0, lambda: self._gate.open or self._mail.ended(self._run)):
+            if saver.stuck:
+                saver.now(unit.save())
+                self._tell(self._progress(unit, saver, pace, paused=True))
+        if self._mail.ended(self._run):
+            raise Ended
+        self._tell(self._progress(unit, saver, pace))
+
+    def _hold_back(self, run: int, pace: "_Pace", worked_s: float) -> None:
+        """Rest after a step, so that the mean draw keeps to the owner's limit."""
+        rest_s = worked_s * (1 / max(self._mail.share, 0.01) - 1)
+        self._mail.wait(rest_s, lambda: not self._gate.open or self._mail.ended(run))
+        pace.worked_s += rest_s
+
+    def _progress(self, unit: UnitRun, saver: Saver, pace: "_Pace", *, paused: bool = False) -> Progress:
+        return Progress(
+            run=self._run,
+            paused=paused,
+            step=unit.position,
+            executed=unit.position - pace.first_step,
+            saved_step=saver.step,
+            worked_s=pace.worked_s,
+            stuck=saver.stuck,
+        )
+
+    # Getting ready.
+
+    def _prepare(self, train: Train, saver: Saver) -> UnitRun:
+        spec = train.unit
+        runtime = self._runtime(spec.program)
+        unit = UnitRun(spec, runtime, self._samples(spec.dataset), read_version(self._blob(spec.base)).tensors)
+        found = self._newest(train)
+        if found is not None:
+            unit.load(found)
+            saver.step = found.step
+        return unit
+
+    def _newest(self, train: Train) -> Continuation | None:
+        """The furthest continuation there is: the node's own or the daemon's. A damaged one is passed over, steps can be run again."""
+        mine = None
+        with suppress(GridschedError):
+            mine = load_continuation(self._home.unit_folder(train.unit.unit_id))
+        if mine is not None and not _fits(mine, train.unit):
+            mine = None
+        if train.continuation is None or (mine is not None and mine.step >= train.continuation_step):
+            return mine
+        theirs = Continuation.from_bytes(self._blob(train.continuation).read_bytes())
+        return theirs if _fits(theirs, train.unit) else mine
+
+    def _runtime(self, digest: str) -> Runtime:
+        if self._warm is None or self._warm[0] != digest:
+            self._warm = None
+            self._warm = (digest, self._make_runtime(*program.from_bytes(self._blob(digest).read_bytes())))
+        return self._warm[1]
+
+    def _samples(self, digest: str) -> Dataset:
+        if self._dataset is None or self._dataset[0] != digest:
+            manifest = DatasetManifest.from_bytes(self._blob(digest).read_bytes())
+            self._dataset = (digest, Dataset(manifest, self._blob))
+        return self._dataset[1]
+
+    def _blob(self, digest: str) -> Path:
+        """A verified file of the cache; one that has rotted there is fetched anew."""
+        path = self._home.blobs / digest
+        for _ in range(2):
+            if not path.exists():
+                self._tell(Need(digest=digest))
+                self._mail.wait(None, lambda: path.exists() or self._mail.ended(self._run))
+            if self._mail.ended(self._run):
+                raise Ended
+            if file_digest(path) == digest:
+                return path
+            path.unlink(missing_ok=True)
+        raise BlobCorrupt(f"blob {digest[:12]} is damaged on this disk each time it is written; check the disk")
+
+    # Being done.
+
+    def _finish(self, train: Train, unit: UnitRun, pace: "_Pace") -> None:
+        update = None
+        if train.unit.kind is UnitKind.TRAIN:
+            data = codec.encode(unit.delta(), train.unit.codec)
+            update = hashlib.sha256(data).hexdigest()
+            self._keep(self._home.update_path(update), data, unit, pace)
+        every = train.unit.digest_every
+        self._tell(
+            Done(
+                run=train.run,
+                update=update,
+                executed=unit.position - pace.first_step,
+                metrics=_summary(unit.metrics),
+                digests=[((index + 1) * every, digest) for index, digest in enumerate(unit.digests)],
+            )
+        )
+
+    def _keep(self, path: Path, data: bytes, unit: UnitRun, pace: "_Pace") -> None:
+        """Write the finished update, waiting for room where there is none: it cost too much to be thrown away."""
+        while True:
+            try:
+                self._write(path, data)
+            except StorageFull as error:
+                stuck = Saver(path.parent, self._save)
+                stuck.stuck = str(error)
+                self._tell(self._progress(unit, stuck, pace, paused=True))
+                if self._mail.wait(_RETRY_S, lambda: self._mail.ended(self._run)):
+                    raise Ended from error
+            else:
+                return
+
+
+class _Pace:
+    """Where this run began, and the real seconds it has worked."""
+
+    def __init__(self, *, first_step: int) -> None:
+        self.first_step = first_step
+        self.worked_s = 0.0
+
+
+def _fits(saved: Continuation, spec: UnitSpec) -> bool:
+    return saved.unit_id == spec.unit_id and 0 <= saved.step <= spec.steps
+
+
+def _summary(metrics: Metrics) -> dict[str, float]:
+    """``loss`` is the mean; ``correct`` of ``count`` only where the program classifies."""
+    found = {"loss": metrics.loss, "samples": float(metrics.samples)}
+    return found | {"correct": float(metrics.correct), "count": float(metrics.count)} if metrics.count else found
+
+
+def _lower_priority(priority: Priority) -> None:
+    """Stand behind everything else on the machine, as far as this system lets us."""
+    if priority is Priority.NORMAL:
+        return
+    with suppress(OSError):
+        os.nice(19)
+    if priority is not Priority.IDLE:
+        return
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if hasattr(psutil, "IOPRIO_CLASS_IDLE"):
+        with suppress(psutil.Error, OSError):
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The child's entry."""
+    parser = argparse.ArgumentParser(prog="gridsched.node.worker")
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--priority", type=Priority, default=Priority.IDLE)
+    options = parser.parse_args(arguments)
+    _lower_priority(options.priority)
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints goes to the log, not into the protocol
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with lock, suppress(BrokenPipeError):
+            out.write(line(event))
+
+    mailbox = Mailbox(sys.stdin.buffer)
+    mailbox.start()
+    from gridsched.train.torch_runtime import TorchRuntime, hardware_class, pick_device
+
+    device = pick_device(options.device).type
+    tell(Ready(runtime=hardware_class(device, options.threads)))
+    with Gate(options.home / "gate", owner=False) as gate:
+        make: MakeRuntime = lambda prog, tensors: TorchRuntime(prog, tensors, device=device, threads=options.threads)  # noqa: E731
+        Worker(Home(options.home), gate, mailbox, tell, make).work()
+
+
+if __name__ == "__main__":
+    main()
