@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 ATTRIBUTION = "William Shakespeare, Sonnets (1609), public domain"
-WINDOW = 32
+WINDOW = 16
 ALPHABET = "\n !',-.:;?abcdefghijklmnopqrstuvwxyz"
 
 
 class Writer(nn.Module):
-    """[batch, 32] characters -> [batch, 32, alphabet] logits of the character that follows each."""
+    """[batch, 16] characters -> [batch, 16, alphabet] logits of the character that follows each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def example_batch() -> dict[str, torch.Tensor]:
 
 
 def dataset() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Overlapping windows ``x`` and the same one character later ``y``, both [n, 32] int64; the last tenth is the test."""
+    """Overlapping windows ``x`` and the same one character later ``y``, both [n, 16] int64; the last tenth is the test."""
     text = (Path(__file__).parent / "data" / "text.txt").read_text(encoding="utf-8").lower()
     codes = np.array([ALPHABET.index(character) for character in text], dtype=np.int64)
     rows = codes[np.arange(0, len(codes) - WINDOW - 1, 8)[:, None] + np.arange(WINDOW + 1)]

@@ -135,7 +135,7 @@ class _Names:
 
 
 def _trace(module: nn.Module, loss: Loss, batch: dict[str, Tensor], names: _Names, label: str) -> Graph:
-    open_batch = {name: {0: torch.export.Dim.AUTO} for name in batch}
+    open_batch = {name: {0: torch.export.Dim.DYNAMIC} for name in batch}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # recurrent layers reassign their flat weights while being traced; harmless, and loud
         try:
@@ -143,6 +143,8 @@ def _trace(module: nn.Module, loss: Loss, batch: dict[str, Tensor], names: _Name
         except ProgramError:
             raise
         except Exception as error:  # torch.export raises whatever the model or its tracer raises
+            if "specialized it to be a constant" in str(error):
+                raise ProgramError(f"the model fixes its batch size; write it for any batch size. torch.export says: {error}") from error
             raise ProgramError(f"the {label} graph cannot be traced by torch.export: {error}") from error
         traced = exported.module()
     assert isinstance(traced, fx.GraphModule)
@@ -157,8 +159,6 @@ def _convert(traced: fx.GraphModule, fields: Sequence[str], names: _Names, label
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             refs[node] = Ref("field", next(open_fields))
-            if isinstance(node.meta["val"].shape[0], int):
-                raise ProgramError(f"the model fixes the batch size at {node.meta['val'].shape[0]}; write it for any batch size")
         elif node.op == "get_attr":
             refs[node] = names.resolve(node.target, traced)
         elif node.op == "output":
