@@ -164,13 +164,17 @@ class TestDelays:
         _, state = evaluate(policy(SURPLUS, CHEAP), PolicyState(), seen(START, PLENTY), START)
         assert PolicyState.from_json(state.to_json()) == state
 
-    def test_a_clock_that_steps_back_does_not_shorten_a_delay(self) -> None:
+    def test_a_clock_that_steps_back_neither_shortens_nor_stretches_a_delay(self) -> None:
         rule = policy(SURPLUS)
         _, state = evaluate(rule, PolicyState(), seen(START, PLENTY), START)
         back = START - timedelta(hours=1)
         _, state = evaluate(rule, state, seen(back, PLENTY), back)
-        decision, _ = evaluate(rule, state, seen(back + MINUTE, PLENTY), back + MINUTE)
-        assert decision.reason is Reason.WAITING_START_DELAY
+        reasons = []
+        for minute in (1, 2):
+            now = back + minute * MINUTE
+            decision, state = evaluate(rule, state, seen(now, PLENTY), now)
+            reasons.append(decision.reason)
+        assert reasons == [Reason.WAITING_START_DELAY, Reason.SURPLUS]
 
 
 class TestTopUp:
