@@ -11,7 +11,7 @@ its children count: what the owner does with the device is not ours to be paid f
     max_w = 120.0       # at full use; default: the power registered on joining
     idle_w = 6.0        # drawn for being ready; default 5 % of max_w
     idle_share = 1.0    # how much of idle_w is gridsched's: 0 where the device would be on anyway
-    cores = 1           # processor seconds per second that count as full use
+    cores = 1           # processor seconds per second that count as full use; 0.25 for a device held to a quarter of a core
 """
 
 import os
@@ -36,13 +36,13 @@ class Options:
     max_w: float | None = None
     idle_w: float | None = None
     idle_share: float = 1.0
-    cores: int = 1
+    cores: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.idle_share <= 1:
             raise InvalidInput(f"idle_share must be between 0 and 1, got {self.idle_share:g}")
-        if self.cores < 1:
-            raise InvalidInput(f"cores must be at least 1, got {self.cores}")
+        if not 0 < self.cores < 10_000:
+            raise InvalidInput(f"cores must be above 0, got {self.cores:g}")
 
 
 def own_cpu_s() -> float:

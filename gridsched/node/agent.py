@@ -295,8 +295,8 @@ class Agent:
         )
 
     def _share(self, order: Order) -> float:
-        """The part of the time that keeps the mean draw within the leased power, where the owner allows less than full."""
-        return min(max(order.power_w / self._identity.power_w, 0.01), 1.0)
+        """The part of the time that keeps the mean draw within the leased power, and to how hard the owner lets it work."""
+        return min(max(order.power_w / self._identity.power_w, 0.01), 1.0) * self._settings.limits.cpu_share
 
     def _hand_over(self, order: Order, reason: str, now_s: float) -> None:
         held = self._held

@@ -67,6 +67,7 @@ cache_size = "{settings.cache_bytes / 1e9:g} GB"             # downloads kept on
 use = "{settings.meter}"
 
 [limits]
+cpu_share = {limits.cpu_share:g}                 # how hard it may work: 0.5 rests as long as it computes
 pause_when_user_active = {str(limits.pause_when_user_active).lower()}
 user_idle = "{limits.user_idle_s:g}s"              # quiet for this long counts as away
 {hot}
@@ -152,6 +153,12 @@ def _temperature(written: object) -> float:
     return float(written)
 
 
+def _share(written: object) -> float:
+    if isinstance(written, bool) or not isinstance(written, int | float):
+        raise InvalidInput(f"{written!r} is not a number above 0 up to 1")
+    return float(written)
+
+
 _SETTINGS: Mapping[str, tuple[str, Any]] = {
     "adapters": ("adapters", _typed(str)),
     "device": ("device", _typed(str)),
@@ -162,6 +169,7 @@ _SETTINGS: Mapping[str, tuple[str, Any]] = {
     "cache_size": ("cache_bytes", _size),
 }
 _LIMITS: Mapping[str, tuple[str, Any]] = {
+    "cpu_share": ("cpu_share", _share),
     "pause_when_user_active": ("pause_when_user_active", _typed(bool)),
     "user_idle": ("user_idle_s", lambda written: duration(written).total_seconds()),
     "max_temperature_c": ("max_temperature_c", _temperature),
