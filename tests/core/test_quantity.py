@@ -23,7 +23,9 @@ def test_a_unit_has_one_factor(unit: str, canonical: str, expected: float) -> No
     assert factor(unit, canonical) == expected
 
 
-@pytest.mark.parametrize(("unit", "canonical", "named"), [("g/kWh", "EUR/MWh", "ct/kWh"), ("MWh", "W", "MW"), ("USD/MWh", "EUR/MWh", "EUR/MWh")])
+@pytest.mark.parametrize(
+    ("unit", "canonical", "named"), [("g/kWh", "EUR/MWh", "ct/kWh"), ("MWh", "W", "MW"), ("USD/MWh", "EUR/MWh", "EUR/MWh")]
+)
 def test_a_wrong_unit_is_an_error_that_names_the_right_ones(unit: str, canonical: str, named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
         factor(unit, canonical)
