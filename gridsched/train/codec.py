@@ -43,8 +43,8 @@ def encode(delta: Mapping[str, Array], codec: Codec, residual: MutableMapping[st
 
 
 def _half(name: str, array: Array) -> dict[str, Array]:
-    # Saturate: an infinity would have the whole update refused for one large value. NaN stays NaN and is refused.
-    return {name: np.clip(array, -_HALF_MAX, _HALF_MAX).astype(np.float16)}
+    # Large values saturate, or one of them would have the whole update refused; NaN and infinity stay, and are refused.
+    return {name: np.where(np.isfinite(array), np.clip(array, -_HALF_MAX, _HALF_MAX), array).astype(np.float16)}
 
 
 def _int8(name: str, array: Array) -> dict[str, Array]:
@@ -66,8 +66,9 @@ def _decoded(codec: Codec, tensors: Mapping[str, Array], name: str, start: int, 
     out = values.astype(np.float32)
     scale = tensors[name + _SCALE][start // BLOCK : -(-stop // BLOCK)]
     whole = len(out) // BLOCK
-    out[: whole * BLOCK].reshape(whole, BLOCK)[...] *= scale[:whole, None]
-    out[whole * BLOCK :] *= scale[whole:].sum(dtype=np.float32)  # the last, partial block, if there is one
+    with np.errstate(invalid="ignore"):  # zero times an infinite scale is NaN, which is for the receiver to refuse
+        out[: whole * BLOCK].reshape(whole, BLOCK)[...] *= scale[:whole, None]
+        out[whole * BLOCK :] *= scale[whole:].sum(dtype=np.float32)  # the last, partial block, if there is one
     return out
 
 

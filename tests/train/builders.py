@@ -67,7 +67,9 @@ def dataset_of(fields: Mapping[str, Array], *, shard_samples: int = 32) -> Datas
     stored: dict[str, bytes] = {}
 
     def put(data: bytes) -> str:
-        return stored.setdefault(version_digest(data), data) and version_digest(data)
+        digest = version_digest(data)
+        stored[digest] = data
+        return digest
 
     return Dataset(write_dataset(fields, name="samples", shard_samples=shard_samples, put=put), stored.__getitem__)
 

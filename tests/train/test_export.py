@@ -26,7 +26,8 @@ class Linear(nn.Module):
 
 class Inverse(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) @ torch.linalg.inv(torch.eye(3) + 1)
+        outputs: torch.Tensor = super().forward(x) @ torch.linalg.inv(torch.eye(3) + 1)
+        return outputs
 
 
 class FixedBatch(Linear):
@@ -45,7 +46,7 @@ class Pair(Linear):
 
 
 class OtherName(Linear):
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
         return super().forward(picture)
 
 
@@ -56,7 +57,12 @@ def test_an_operator_outside_the_allow_list_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("module", "reason"),
-    [(FixedBatch(), "fixes its batch size"), (Branching(), "cannot be traced"), (Pair(), "must return one tensor"), (OtherName(), "forward takes none")],
+    [
+        (FixedBatch(), "fixes its batch size"),
+        (Branching(), "cannot be traced"),
+        (Pair(), "must return one tensor"),
+        (OtherName(), "forward takes none"),
+    ],
 )
 def test_a_model_that_cannot_be_a_program_is_refused_with_the_reason(module: nn.Module, reason: str) -> None:
     with pytest.raises(ProgramError, match=reason):
@@ -91,7 +97,7 @@ def test_names_roles_and_target_are_those_of_the_module() -> None:
 
 def test_a_frozen_parameter_stays_and_is_not_trained() -> None:
     module = Linear()
-    module.out.weight.requires_grad_(requires_grad=False)
+    module.out.weight.requires_grad_(False)
     program, tensors = export(module, BATCH, cross_entropy)
     runtime = TorchRuntime(program, tensors)
     runtime.start(InnerOptimizer(lr=0.5))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput, ProgramError, UnsupportedOperator
 from gridsched.train.program import constants, from_bytes, to_bytes
-from gridsched.train.tensors import strict_json, tensors_from_bytes, tensors_to_bytes
+from gridsched.train.tensors import Array, strict_json, tensors_from_bytes, tensors_to_bytes
 from tests.train.builders import hard_net
 
 KEY = "gridsched.program"
@@ -187,5 +187,6 @@ def test_deeply_nested_json_is_refused() -> None:
 
 def test_bytes_do_not_depend_on_the_order_of_names_or_on_memory_layout() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    other = {"b": np.zeros(2, np.int64), "a": np.asfortranarray(array)}
-    assert tensors_to_bytes({"a": array, "b": np.zeros(2, np.int64)}) == tensors_to_bytes(other)
+    one: dict[str, Array] = {"a": array, "b": np.zeros(2, np.int64)}
+    other: dict[str, Array] = {"b": np.zeros(2, np.int64), "a": np.asfortranarray(array)}
+    assert tensors_to_bytes(one) == tensors_to_bytes(other)

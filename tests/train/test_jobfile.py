@@ -1,0 +1,60 @@
+"""Job files: loaded, or refused with what is missing."""
+
+from pathlib import Path
+
+import pytest
+
+from gridsched.core.errors import InvalidInput
+from gridsched.core.job import Codec, Method
+from gridsched.train.jobfile import load_jobfile, method_from
+from tests.train.builders import EXAMPLES
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_a_job_file_with_data_and_attribution(path: Path) -> None:
+    job = load_jobfile(path)
+    train, test = job.dataset()
+    assert set(train) == set(test) == set(job.example_batch())
+    assert len({len(array) for array in train.values()}) == len({len(array) for array in test.values()}) == 1
+    assert job.attribution
+    assert job.method.samples_per_unit <= len(train["y"])
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "job.py"
+    path.write_text("def model(): ...\ndef loss(o, b): ...\n")
+    with pytest.raises(InvalidInput, match=r"does not define example_batch\(\), dataset\(\), method\(\)"):
+        load_jobfile(path)
+
+
+def test_a_file_that_fails_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "job.py"
+    path.write_text("a = 1\nb = a / 0\n")
+    with pytest.raises(InvalidInput, match=r"job\.py, line 2: ZeroDivisionError"):
+        load_jobfile(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no job file"):
+        load_jobfile(tmp_path / "none.py")
+
+
+def test_method_settings_become_records() -> None:
+    method = method_from({"epochs": 3, "inner": {"name": "adamw", "lr": 0.1}, "codec": "int8"}, "job.py")
+    assert (method.epochs, method.inner.name, method.codec) == (3, "adamw", Codec.INT8)
+    assert method_from({}, "job.py") == Method()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"epoch": 3}, "'epoch' is not known; known are epochs"),
+        ({"inner": {"rate": 1}}, "inner setting 'rate'"),
+        ({"codec": "zip"}, "codec 'zip'"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ([], "must return a dict"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: object, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        method_from(settings, "job.py")
