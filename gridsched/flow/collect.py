@@ -21,7 +21,7 @@ from gridsched.core.facts import (
 )
 from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.job import is_digest
-from gridsched.core.lease import Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
+from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.ledger import Account, Transfer, TransferKind, node_account
 from gridsched.core.meter import MeterMethod, MeterReading, refusal
 from gridsched.core.reward import paid_energy_j
@@ -38,6 +38,7 @@ from gridsched.wire import ConsentChoice, HandOver, Hello, LeaseReport, MeterRep
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
 _SPEED_MEMORY = 0.7
+_INSTANT = timedelta(microseconds=1)
 _DEVICE_PAUSE = {
     DeviceState.USER_ACTIVE: LeaseReason.DEVICE_BUSY,
     DeviceState.HOT: LeaseReason.DEVICE_HOT,
@@ -65,6 +66,7 @@ def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) 
     if not presence.present:
         facts.append(NodePresent(at=now, node_id=node_id, zone=node.zone))
     tx.put(replace(node, runtime=message.runtime), replace(presence, instance=message.instance, present=True, seen_at=now))
+    tx.put(*(renew(lease, now=now, ttl=rules.lease_ttl) for lease in tx.find(Lease, node_id=node_id, state=LIVE)))
     return Reply(orders_for(tx, now, node_id, rules=rules), facts)
 
 
@@ -94,10 +96,9 @@ class _Group:
 
     def sync(self, tx: Tx, node_id: str, message: Sync) -> Orders:
         self.arrive(node_id, message.instance, message.device)
+        worked = message.lease is not None and self._report(tx, node_id, message.lease)
         if message.meter is not None:
-            self.meter(node_id, message.meter)
-        if message.lease is not None:
-            self._report(tx, node_id, message.lease)
+            self.meter(node_id, message.meter, worked=worked)
         self._obey_device(node_id)
         return self.desk.orders(node_id, self.now, self.rules)
 
@@ -114,8 +115,8 @@ class _Group:
         self.desk.presences[node_id] = replace(presence, present=True, seen_at=self.now, device=state)
         self._touched.add(node_id)
 
-    def meter(self, node_id: str, report: MeterReport) -> None:
-        """Believe the register or say why not; what is believed is booked on the lease the node works under."""
+    def meter(self, node_id: str, report: MeterReport, *, worked: bool) -> None:
+        """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle."""
         node, presence = self.desk.nodes[node_id], self.desk.presences[node_id]
         at = self.now - timedelta(seconds=report.age_s) if math.isfinite(report.age_s) else self.now
         slack = timedelta(seconds=2 * self.rules.clock_speed)
@@ -131,48 +132,56 @@ class _Group:
         if why is not None:
             self.facts.append(MeterRefused(at=self.now, node_id=node_id, reason=why.value, register_j=report.register_j))
             return
+        if presence.register_at is not None:
+            at = max(at, presence.register_at + _INSTANT)  # two messages in one instant are two readings
         delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
         power_w = min(max(report.power_w, 0.0), node.power_w)
         self.desk.presences[node_id] = replace(presence, register_j=report.register_j, register_at=at, drawn_w=power_w)
-        lease = self._book(node_id, node.zone, delta_j)
+        lease = self._book(node_id, node.zone, delta_j, worked)
         method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
         reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
         self._readings[(node_id, at)] = reading
 
-    def _book(self, node_id: str, zone: str, delta_j: float) -> str | None:
+    def _book(self, node_id: str, zone: str, delta_j: float, worked: bool) -> str | None:
         lease, state = self.desk.leases.get(node_id), self.desk.zones.get(zone)
         price = state.price_eur_mwh if state is not None and state.price_eur_mwh is not None else 0.0
         if lease is None or delta_j <= 0:
             return lease.lease_id if lease else None
         cost = round(price * MICRO * delta_j / J_PER_MWH)
-        working = lease.state is LeaseState.ACTIVE
         self.desk.leases[node_id] = replace(
             lease,
-            energy_j=lease.energy_j + (delta_j if working else 0.0),
-            idle_j=lease.idle_j + (0.0 if working else delta_j),
+            energy_j=lease.energy_j + (delta_j if worked else 0.0),
+            idle_j=lease.idle_j + (0.0 if worked else delta_j),
             cost_micro=lease.cost_micro + cost,
         )
         if state is not None:
-            self.desk.zones[zone] = state.spend(
-                energy_j=delta_j, money_micro=micro_from_rate(delta_j, lease.reward_micro_per_kwh) if working else 0
-            )
+            promised = micro_from_rate(delta_j, lease.reward_micro_per_kwh) if worked else 0
+            self.desk.zones[zone] = state.spend(energy_j=delta_j, money_micro=promised)
             self._zones.add(zone)
         return lease.lease_id
 
-    def _report(self, tx: Tx, node_id: str, report: LeaseReport) -> None:
-        """Take note of what the node says of its lease. A report on any other lease is answered by the orders."""
+    def _report(self, tx: Tx, node_id: str, report: LeaseReport) -> bool:
+        """Take note of what the node says of its lease; whether it has worked since it last did.
+
+        A report on any other lease is answered by the orders. A slow node may run for a while between two steps.
+        """
         lease = self.desk.leases.get(node_id)
         if lease is None or (lease.lease_id, lease.generation) != (report.lease_id, report.generation):
-            return
+            return False
         if report.state == "refused":
             self.facts += close_lease(tx, self.now, lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED)
             del self.desk.leases[node_id]
-            return
+            return False
+        worked = report.state == "running" or report.steps_executed > lease.steps_executed
         if lease.state is LeaseState.OFFERED:
             lease = grant(lease, self.now)
             self.facts.append(lease_fact(LeaseActive, lease, self.now))
             self.facts += settle.reserve(tx, self.now, lease)
         self.desk.leases[node_id] = self._progress(lease, report)
+        self._learn_speed(node_id, report)
+        return worked
+
+    def _learn_speed(self, node_id: str, report: LeaseReport) -> None:
         if report.speed > 0 and math.isfinite(report.speed):
             presence = self.desk.presences[node_id]
             smoothed = report.speed if presence.speed <= 0 else _SPEED_MEMORY * presence.speed + (1 - _SPEED_MEMORY) * report.speed
@@ -350,7 +359,7 @@ def _last_words(
     group = _Group(open_desk(tx, [node_id]), now, rules)
     group.arrive(node_id, instance)
     if meter is not None:
-        group.meter(node_id, meter)
+        group.meter(node_id, meter, worked=steps_executed > lease.steps_executed)
     group.keep(tx)
     booked = group.desk.leases.get(node_id, lease)
     return group.facts, replace(booked, steps_executed=max(booked.steps_executed, steps_executed))

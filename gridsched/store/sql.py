@@ -53,26 +53,26 @@ class SqlTx:
 
     # -- reading
 
-    def get(self, kind: type[R], *key: Any) -> R | None:
+    def get(self, kind: type[R], /, *key: Any) -> R | None:
         """The record with that key, or None."""
         statements = self._book.kinds[kind]
         row = self._session.run(*statements.get(key)).fetchone()
         return None if row is None else statements.record(row)
 
-    def must(self, kind: type[R], *key: Any) -> R:
+    def must(self, kind: type[R], /, *key: Any) -> R:
         """The record with that key; raises `NotFound` naming it."""
         record = self.get(kind, *key)
         if record is None:
             raise NotFound(f"there is no {self._book.kinds[kind].label(key)}")
         return record
 
-    def find(self, kind: type[R], *, order: str = "", limit: int | None = None, **where: Any) -> list[R]:
+    def find(self, kind: type[R], /, *, order: str = "", limit: int | None = None, **where: Any) -> list[R]:
         """All records that match, ordered by the named fields, then by key."""
         statements = self._book.kinds[kind]
         rows = self._session.run(*statements.find(where, order=order, limit=limit)).fetchall()
         return [statements.record(row) for row in rows]
 
-    def count(self, kind: type[Any], **where: Any) -> int:
+    def count(self, kind: type[Any], /, **where: Any) -> int:
         """How many records match."""
         return int(self._session.run(*self._book.kinds[kind].count(where)).fetchone()[0])
 
@@ -96,11 +96,11 @@ class SqlTx:
                 rows = list({statements.key(row): row for row in rows}.values())
             self._session.run_many(statements.put, statements.put_many, rows)
 
-    def swap(self, record: Any, **expected: Any) -> bool:
+    def swap(self, record: Any, /, **expected: Any) -> bool:
         """Replace by key only where the stored row still has the ``expected`` values; whether it had."""
         return bool(self._session.run(*self._book.kinds[type(record)].swap(record, expected)).rowcount == 1)
 
-    def delete(self, kind: type[Any], **where: Any) -> int:
+    def delete(self, kind: type[Any], /, **where: Any) -> int:
         """Remove what matches; how many."""
         return int(self._session.run(*self._book.kinds[kind].delete(where)).rowcount)
 
@@ -164,11 +164,7 @@ class SqlStore:
     def write(self) -> Iterator[SqlTx]:
         """A transaction that is durable once the block is left; undone when it raises."""
         with self._writing:
-            if self._write_connection is None:
-                pooled = self._connect()
-                self._write_connection = pooled.dbapi_connection
-                pooled.detach()
-            session = Session(self.driver, self._write_connection)
+            session = Session(self.driver, self._writer())
             try:
                 session.run(self.driver.begin_write)
                 yield SqlTx(session, self._book)
@@ -186,6 +182,16 @@ class SqlStore:
         with self._writing:
             self._drop()
         self.driver.engine.dispose()
+
+    def _writer(self) -> Any:
+        """The connection that writes: outside the pool, opened again after one was lost."""
+        if self._write_connection is None:
+            pooled = self._connect()
+            self._write_connection = pooled.dbapi_connection
+            pooled.detach()
+            for statement in self.driver.open_write:
+                self._write_connection.execute(statement)
+        return self._write_connection
 
     def _connect(self) -> Any:
         try:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease
@@ -50,9 +51,8 @@ def _energy_is_paid_at_most_as_metered(tx: Tx) -> None:
             metered[reading.lease_id] += reading.delta_j
     for lease in tx.find(Lease):
         booked = lease.energy_j + lease.idle_j
-        assert booked <= metered[lease.lease_id] * (1 + 1e-9) + 1e-6, (
-            f"{lease.lease_id}: booked {booked} J of {metered[lease.lease_id]} J metered"
-        )
+        seen = metered[lease.lease_id]
+        assert booked <= seen * (1 + 1e-9) + 1e-6, f"{lease.lease_id}: booked {booked} J of {seen} J metered"
         assert paid_energy_j(lease) <= lease.power_w * lease.active_s * (1 + TOLERANCE) + 1e-6, f"{lease.lease_id} is paid beyond its power"
         assert most_micro(lease) >= 0
 
@@ -85,7 +85,7 @@ def _versions_grow_by_one(tx: Tx) -> None:
         assert job.version == len(versions) - 1, f"job {job.job_id} is at version {job.version} of {len(versions) - 1}"
         merged = tx.find(Round, job_id=job.job_id, state=RoundState.MERGED)
         assert len(merged) == job.version, f"job {job.job_id}: {len(merged)} merged rounds, version {job.version}"
-        for before, after in zip(versions, versions[1:], strict=False):
+        for before, after in pairwise(versions):
             assert after.parent == before.digest, f"version {after.number} of {job.job_id} does not follow from {before.number}"
 
 
@@ -99,6 +99,7 @@ def _every_sample_once(tx: Tx) -> None:
         for epoch in range(finished):
             spans = sorted(ranges[epoch])
             whole = bool(spans) and spans[0][0] == 0 and spans[-1][1] == job.spec.samples
-            assert whole and all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False)), f"epoch {epoch} of {job.job_id} saw {spans}"
+            once = whole and all(before[1] == after[0] for before, after in pairwise(spans))
+            assert once, f"epoch {epoch} of {job.job_id} saw {spans}"
         for row in tx.find(Epoch, job_id=job.job_id):
             assert min(row.useful_j, row.wasted_j, row.idle_j) >= -1e-9, f"epoch {row.number} has a negative energy: {row}"

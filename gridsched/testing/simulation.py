@@ -84,7 +84,8 @@ class InlineExecutor(Executor):
 class SimulatedNode:
     """A consumer's agent, played: it syncs, obeys orders, makes ``steps_per_s`` steps a second, and keeps its continuation on "disk".
 
-    ``power_w`` is drawn while it works. ``disk`` survives a crash; everything else starts anew.
+    ``power_w`` is drawn while it works. ``disk`` (saved steps by unit) and ``effort`` (executed
+    steps by lease) survive a crash; everything else starts anew.
     """
 
     node_id: str
@@ -92,6 +93,7 @@ class SimulatedNode:
     steps_per_s: float
     code: str
     disk: dict[str, int] = field(default_factory=dict)
+    effort: dict[str, int] = field(default_factory=dict)
     register_j: float = 0.0
     instance: str = ""
     lease: tuple[str, int] | None = None
@@ -131,6 +133,8 @@ class SimulatedNode:
         before = int(self.step)
         self.step = min(self.step + seconds * self.steps_per_s, float(self.unit.steps))
         self.executed += int(self.step) - before
+        if self.lease is not None:
+            self.effort[self.lease[0]] = self.executed
         self.register_j += seconds * self.power_w
 
     def crash(self, until: datetime) -> None:
@@ -379,7 +383,8 @@ class Simulation:
             return
         if (order.lease_id, order.generation) != node.lease:
             start = max(node.disk.get(order.unit.unit_id, 0), order.continuation_step)
-            node.lease, node.unit, node.step, node.executed = (order.lease_id, order.generation), order.unit, float(start), 0
+            node.lease, node.unit, node.step = (order.lease_id, order.generation), order.unit, float(start)
+            node.executed = node.effort.get(order.lease_id, 0)
         node.running = order.desired == "run"
         if not node.running:
             node.disk[order.unit.unit_id] = int(node.step)
