@@ -1,6 +1,7 @@
 """The shipped adapters as a site loads them."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from gridsched.plugins import load_adapter, shipped
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
+@cache
+def _loaded(ref: str) -> type[Any]:
+    return load_adapter(f"signals/{ref}.py", shipped("adapters"))
+
+
 def adapter(ref: str, table: Mapping[str, object], *, site: Path = Path()) -> Any:
-    made: Adapter = load_adapter(f"signals/{ref}.py", shipped("adapters"))(table, site=site)
+    made: Adapter = _loaded(ref)(table, site=site)
     return made
 
 

@@ -111,14 +111,14 @@ def test_parsing_again_gives_the_same(case: Case) -> None:
 
 
 @each_case
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(noise=st.binary(max_size=200))
 def test_any_bytes_give_readings_or_an_adapter_error(case: Case, noise: bytes) -> None:
     attempt(case, noise)
 
 
 @each_case
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_damaged_answer_gives_readings_or_an_adapter_error(case: Case, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(case.payload)))
@@ -134,7 +134,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 @each_case
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_answer_with_a_strange_value_anywhere_gives_readings_or_an_adapter_error(case: Case, data: st.DataObject) -> None:
     document = json.loads(case.payload)
