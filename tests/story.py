@@ -48,12 +48,12 @@ DAY = datetime(2018, 1, 28, tzinfo=UTC)
 JOB, ZONE = "digits", "de-lu"
 WEEK = Path(__file__).resolve().parent.parent / "examples" / "germany-2018" / "week.csv.gz"
 
-STEP = timedelta(minutes=5)
-EPOCHS, UNITS_PER_EPOCH, UNIT_J = 7, 7, 60_000.0
+STEP = timedelta(minutes=1)
+EPOCHS, UNITS_PER_EPOCH, UNIT_J = 7, 30, 30_000.0
 ACCURACY = (0.71, 0.86, 0.912, 0.937, 0.951, 0.958, 0.964)
 
-OPTS_OUT = {"workshop": (timedelta(hours=2, minutes=40), timedelta(hours=11, minutes=30))}
-VANISHES = {"attic-pc": (timedelta(hours=13), timedelta(hours=14, minutes=20))}
+OPTS_OUT = {"workshop": (timedelta(hours=2, minutes=43), timedelta(hours=11, minutes=30))}
+VANISHES = {"attic-pc": (timedelta(hours=12, minutes=36), timedelta(hours=14, minutes=20))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class _Teller:
         if clock == dies:
             node.state = "absent"
             self.facts.append(NodeAbsent(at=at, node_id=node.node_id, zone=ZONE, silent_s=60.0))
-            self._meter(node, at, node.done_j * 0.2, 0, "wasted")
+            self._meter(node, at, node.done_j, 0, "wasted")
             self._end(node, at, "expired", "node_silent")
         if clock == revives:
             node.state = "in"
@@ -262,7 +262,7 @@ def _named(lease: LeaseActive) -> dict[str, Any]:
 
 def tell() -> Story:
     """The whole day, tick by tick."""
-    nodes = [_Node("attic-pc", 150.0, "desktop"), _Node("workshop", 95.0, "old desktop"), _Node("kitchen-pi", 12.0, "Raspberry Pi 4")]
+    nodes = [_Node("attic-pc", 150.0, "desktop"), _Node("workshop", 95.0, "old desktop"), _Node("laptop", 45.0, "laptop")]
     teller = _Teller(nodes)
     teller.begin(DAY)
     with gzip.open(WEEK, "rt", encoding="utf-8") as lines:
