@@ -52,8 +52,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """What is true here. ``opted_in`` is the owner's newest choice; ``silent``: the lease's time to live has passed without an
-    answer; ``waited``: the start's delay is over; ``paused_s`` in clock seconds; ``may_go_on`` is what the worker is told now.
+    """What is true here.
+
+    ``opted_in`` is the owner's newest choice; ``silent``: the lease's time to live has passed without an answer; ``waited``: the
+    start's delay is over; ``paused_s`` is in clock seconds; ``may_go_on`` is what the child is told now.
     """
 
     phase: Phase = Phase.NONE

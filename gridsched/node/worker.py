@@ -53,10 +53,15 @@ class Mailbox:
         self._dropped = 0
         self.orphaned = False
         self.share = 1.0
+        self._thread = threading.Thread(target=self._read, name="mailbox", daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
-        threading.Thread(target=self._read, name="mailbox", daemon=True).start()
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the agent has closed its end."""
+        self._thread.join()
 
     def next(self) -> Train | None:
         """The next run, or None when the agent is gone."""

@@ -1,0 +1,196 @@
+"""What every meter promises, run over every shipped one, and what the kept register adds to it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridsched.core.errors import ConfigError, StorageFull
+from gridsched.core.meter import MeterMethod
+from gridsched.node.register import KeptRegister, load_meter
+from gridsched.plugins import load_adapter, shipped
+from gridsched.ports import Meter
+
+ADAPTERS = shipped("adapters")
+
+
+@dataclass
+class Bench:
+    """A device whose time and work the test moves: ``work(seconds, share)`` passes real time at a share of full use."""
+
+    root: Path
+    now_s: float = 1000.0
+    cpu_s: float = 5.0
+    counter_uj: int = 262_000_000_000
+    range_uj: int = 262_143_328_850
+
+    def work(self, seconds: float, share: float = 1.0, watts: float = 40.0) -> None:
+        self.now_s += seconds
+        self.cpu_s += seconds * share
+        self.counter_uj = (self.counter_uj + int(seconds * share * watts * 1e6)) % self.range_uj
+        self.write()
+
+    def write(self) -> None:
+        for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:1", "psys")):
+            folder = self.root / zone
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "name").write_text(name + "\n")
+            (folder / "energy_uj").write_text(f"{self.counter_uj}\n")
+            (folder / "max_energy_range_uj").write_text(f"{self.range_uj}\n")
+
+
+def _estimate(bench: Bench, table: Mapping[str, object]) -> Any:
+    kind = load_adapter("meters/estimate.py", ADAPTERS)
+    return kind(table, power_w=100.0, cpu_s=lambda: bench.cpu_s, monotonic=lambda: bench.now_s)
+
+
+def _rapl(bench: Bench, table: Mapping[str, object]) -> Any:
+    kind = load_adapter("meters/rapl.py", ADAPTERS)
+    return kind({"root": str(bench.root)} | dict(table), power_w=100.0, monotonic=lambda: bench.now_s)
+
+
+Make = Callable[[Bench, Mapping[str, object]], Any]
+METERS: dict[str, Make] = {"estimate": _estimate, "rapl": _rapl}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    made = Bench(root=tmp_path / "powercap")
+    made.write()
+    return made
+
+
+@pytest.fixture(params=sorted(METERS))
+def make(request: pytest.FixtureRequest) -> Make:
+    return METERS[request.param]
+
+
+def test_every_shipped_meter_is_in_this_suite() -> None:
+    assert {path.stem for path in (ADAPTERS / "meters").glob("*.py")} == set(METERS)
+
+
+def test_the_register_counts_up_with_work_and_says_how_it_knows(make: Make, bench: Bench) -> None:
+    meter = make(bench, {})
+    before = meter.read()
+    bench.work(10.0)
+    after = meter.read()
+    assert after.energy_j > before.energy_j
+    assert after.power_w == pytest.approx((after.energy_j - before.energy_j) / 10.0)
+    assert after.method in list(MeterMethod)
+
+
+def test_the_register_never_runs_backwards_however_often_it_is_read(make: Make, bench: Bench) -> None:
+    meter = make(bench, {})
+    seen = [meter.read().energy_j]
+    for seconds, share in ((0.0, 0.0), (0.001, 1.0), (5.0, 0.0), (0.0, 0.0), (60.0, 1.0), (0.02, 0.5)):
+        bench.work(seconds, share)
+        seen.append(meter.read().energy_j)
+    assert seen == sorted(seen)
+
+
+def test_reading_more_often_does_not_change_the_sum(make: Make, bench: Bench) -> None:
+    once, often = make(bench, {}), make(bench, {})
+    for _ in range(1000):
+        bench.work(0.01, 0.5)
+        often.read()
+    assert often.read().energy_j == pytest.approx(once.read().energy_j, rel=0.02)
+
+
+def test_a_misspelt_option_names_the_nearest(make: Make, bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="unknown key"):
+        make(bench, {"idle": 3})
+
+
+def test_an_estimate_is_linear_between_idle_and_full(bench: Bench) -> None:
+    meter = _estimate(bench, {"max_w": 110.0, "idle_w": 10.0})
+    for share, watts in ((0.0, 10.0), (0.5, 60.0), (1.0, 110.0), (3.0, 110.0)):
+        bench.work(10.0, share)
+        assert meter.read().power_w == pytest.approx(watts)
+
+
+def test_an_estimate_never_exceeds_the_registered_power(bench: Bench) -> None:
+    meter = _estimate(bench, {})
+    bench.work(100.0, 8.0)
+    assert meter.read().energy_j == pytest.approx(100.0 * 100.0)
+
+
+def test_rapl_counts_on_over_the_counters_wrap(bench: Bench) -> None:
+    meter = _rapl(bench, {})
+    bench.work(10.0, watts=40.0)
+    assert bench.counter_uj < 262_000_000_000, "the counter has wrapped"
+    assert meter.read().energy_j == pytest.approx(400.0)
+
+
+def test_rapl_adds_memory_but_not_the_parts_of_a_package_nor_the_whole_platform(bench: Bench) -> None:
+    (bench.root / "intel-rapl:0:1").mkdir()
+    for name, value in (("name", "dram"), ("energy_uj", "0"), ("max_energy_range_uj", str(bench.range_uj))):
+        (bench.root / "intel-rapl:0:1" / name).write_text(value)
+    meter = _rapl(bench, {})
+    bench.work(1.0, watts=40.0)
+    (bench.root / "intel-rapl:0:1" / "energy_uj").write_text("5000000")
+    assert meter.read().energy_j == pytest.approx(45.0)
+
+
+def test_rapl_without_counters_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"estimate\.py"):
+        _rapl(Bench(root=tmp_path / "none"), {})
+
+
+def test_rapl_that_may_not_be_read_names_the_file(bench: Bench) -> None:
+    (bench.root / "intel-rapl:0" / "energy_uj").unlink()
+    (bench.root / "intel-rapl:0" / "energy_uj").mkdir()
+    with pytest.raises(ConfigError, match="energy_uj"):
+        _rapl(bench, {})
+
+
+def test_a_meter_is_loaded_by_its_name_and_counts_this_process() -> None:
+    meter = load_meter("meters/estimate.py", {"max_w": 50.0}, power_w=100.0)
+    assert meter.read().method == "estimated"
+
+
+# The register that is kept.
+
+
+def test_the_register_goes_on_where_a_killed_agent_left_it(make: Make, bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "register.json"
+    first = KeptRegister(make(bench, {}), file, speed=1.0)
+    bench.work(10.0)
+    told = first.read().energy_j
+    again = KeptRegister(make(bench, {}), file, speed=1.0)
+    assert again.read().energy_j == told
+    bench.work(10.0)
+    assert again.read().energy_j == pytest.approx(2 * told, rel=1e-6)
+
+
+def test_a_replay_meters_what_the_day_would_have_used(make: Make, bench: Bench, tmp_path: Path) -> None:
+    real = KeptRegister(make(bench, {}), tmp_path / "real.json", speed=1.0)
+    replay = KeptRegister(make(bench, {}), tmp_path / "replay.json", speed=900.0)
+    bench.work(2.0)
+    assert replay.read().energy_j == pytest.approx(900.0 * real.read().energy_j)
+
+
+def test_what_could_not_be_kept_is_not_told_and_not_lost(bench: Bench, tmp_path: Path) -> None:
+    full = [True]
+
+    def write(path: Path, data: bytes) -> None:
+        if full[0]:
+            raise StorageFull
+        path.write_bytes(data)
+
+    meter: Meter = _estimate(bench, {})
+    register = KeptRegister(meter, tmp_path / "register.json", speed=1.0, write=write)
+    bench.work(10.0)
+    with pytest.raises(StorageFull):
+        register.read()
+    bench.work(10.0)
+    full[0] = False
+    assert register.read().energy_j == pytest.approx(2000.0)
+
+
+def test_a_damaged_register_is_not_taken_for_zero(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "register.json"
+    file.write_text('{"energy_j": ')
+    with pytest.raises(ConfigError, match=str(file)):
+        KeptRegister(_estimate(bench, {}), file, speed=1.0)

@@ -1,0 +1,264 @@
+"""The training child, run in this process over real pipes with the real runtime: pause, resume, drop, full disk, orphan."""
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridsched.core.errors import StorageFull
+from gridsched.core.work import UnitKind, UnitSpec
+from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Order, Progress, Train, Wake, line
+from gridsched.node.state import Home
+from gridsched.node.worker import Mailbox, Worker
+from gridsched.train.checkpoint import latest_file, save_continuation
+from gridsched.train.torch_runtime import TorchRuntime
+from gridsched.train.unit import Continuation
+from tests.node.builders import peaceful_update, unit
+from tests.node.fake_daemon import FakeDaemon
+
+
+class Child:
+    """A worker in a thread. Before each step it asks for leave, so that a test stops it exactly where it wants."""
+
+    def __init__(self, home: Home, save: Callable[[Path, Continuation], Path] = save_continuation) -> None:
+        self.home = home
+        self.said: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.steps: list[int] = []
+        self.at_step: dict[int, Callable[[], None]] = {}
+        self.gate = Gate(home.gate, owner=True)
+        source, sink = os.pipe()
+        self._source, self._sink = os.fdopen(source, "rb"), os.fdopen(sink, "wb", buffering=0)
+        self._mailbox = Mailbox(self._source)
+        self._mailbox.start()
+        child = self
+
+        class Watched(TorchRuntime):
+            def train_step(self, batch: object, seed: int) -> float:
+                loss = super().train_step(batch, seed)  # type: ignore[arg-type]
+                child.steps.append(seed)
+                child.at_step.pop(len(child.steps), lambda: None)()
+                return loss
+
+        worker = Worker(home, self.gate, self._mailbox, self.said.put, Watched, save=save)
+        self._thread = threading.Thread(target=worker.work)
+        self._thread.start()
+
+    def tell(self, message: Order) -> None:
+        self._sink.write(line(message))
+
+    def train(self, spec: UnitSpec, run: int = 1, **options: object) -> None:
+        self.gate.let()
+        self.tell(Train(run=run, unit=spec, save_every_s=1e9, **options))  # type: ignore[arg-type]
+
+    def hear(self, what: Callable[[Event], bool]) -> Event:
+        while True:
+            event = self.said.get(timeout=20)
+            if what(event):
+                return event
+
+    def paused(self) -> Progress:
+        found = self.hear(lambda event: isinstance(event, Progress) and event.paused)
+        assert isinstance(found, Progress)
+        return found
+
+    def done(self) -> Done:
+        found = self.hear(lambda event: isinstance(event, Done | Failed))
+        assert isinstance(found, Done), found
+        return found
+
+    def orphan(self) -> None:
+        self._sink.close()
+        self._thread.join(timeout=20)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        if not self._sink.closed:
+            self.orphan()
+        self._thread.join(timeout=20)
+        self._mailbox.join()
+        self._source.close()
+        self.gate.__exit__(None, None, None)
+
+
+@pytest.fixture
+def daemon() -> FakeDaemon:
+    return FakeDaemon()  # only its blobs are used
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.make()
+    made.blobs.mkdir()
+    return made
+
+
+@pytest.fixture
+def spec(daemon: FakeDaemon, home: Home) -> UnitSpec:
+    made = unit(daemon)
+    for digest, data in daemon.blobs.items():
+        (home.blobs / digest).write_bytes(data)
+    return made
+
+
+@pytest.fixture
+def child(home: Home) -> Iterator[Child]:
+    made = Child(home)
+    yield made
+    made.close()
+
+
+def test_an_undisturbed_unit_gives_its_update_and_audit_points(child: Child, spec: UnitSpec) -> None:
+    child.train(spec)
+    done = child.done()
+    assert done.update is not None
+    assert child.home.update_path(done.update).read_bytes() == peaceful_update(spec)
+    assert [step for step, _ in done.digests] == [5]
+    assert done.executed == 7
+    assert done.metrics["samples"] == 14
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_pause_comes_within_one_step_and_changes_no_bit(child: Child, spec: UnitSpec, step: int) -> None:
+    child.at_step[step] = child.gate.shut
+    child.train(spec)
+    paused = child.paused()
+    assert (paused.step, paused.saved_step) == (step, step)
+    child.gate.let()
+    child.tell(Wake())
+    done = child.done()
+    assert done.update is not None
+    assert child.home.update_path(done.update).read_bytes() == peaceful_update(spec)
+    assert len(child.steps) == 7, "no step was run twice"
+
+
+def test_an_orphan_saves_and_another_child_goes_on_to_the_same_bits(child: Child, home: Home, spec: UnitSpec) -> None:
+    child.at_step[3] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.at_step[5] = child._sink.close
+    child.gate.let()
+    child.tell(Wake())
+    child._thread.join(timeout=20)
+    found = latest_file(home.unit_folder(spec.unit_id))
+    assert found is not None
+    assert found[0] >= 5
+    heir = Child(home)
+    heir.train(spec)
+    done = heir.done()
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+    assert done.executed == 7 - found[0]
+    heir.close()
+
+
+def test_the_daemons_continuation_is_used_where_it_is_further_than_ones_own(
+    child: Child, home: Home, spec: UnitSpec, tmp_path: Path
+) -> None:
+    child.at_step[4] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    found = latest_file(home.unit_folder(spec.unit_id))
+    assert found is not None
+    digest = found[1].stem.split("-")[1]
+    found[1].replace(home.blobs / digest)
+    child.train(spec, run=2, continuation=digest, continuation_step=4)
+    assert child.done().executed == 3
+
+
+def test_a_damaged_continuation_costs_steps_but_not_the_unit(child: Child, home: Home, spec: UnitSpec) -> None:
+    child.at_step[4] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    found = latest_file(home.unit_folder(spec.unit_id))
+    assert found is not None
+    found[1].write_bytes(found[1].read_bytes()[:-7])
+    child.train(spec, run=2)
+    done = child.done()
+    assert done.executed == 7
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+
+
+def test_a_dropped_run_ends_without_a_word_and_the_next_begins_warm(child: Child, spec: UnitSpec) -> None:
+    child.at_step[2] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    other = replace(spec, unit_id="job.r0.u1", start=14, stop=28)
+    child.train(other, run=2)
+    assert child.done().run == 2
+
+
+def test_what_is_missing_is_asked_for_and_waited_for(child: Child, home: Home, spec: UnitSpec, daemon: FakeDaemon) -> None:
+    for file in home.blobs.iterdir():
+        file.unlink()
+    child.train(spec)
+    asked = []
+    while True:
+        event = child.hear(lambda event: isinstance(event, Need | Done))
+        if isinstance(event, Done):
+            break
+        assert isinstance(event, Need)
+        asked.append(event.digest)
+        (home.blobs / event.digest).write_bytes(daemon.blobs[event.digest])
+        child.tell(Fetched(digest=event.digest))
+    assert asked[:2] == [spec.program, spec.dataset]
+
+
+def test_a_blob_that_rotted_on_disk_is_fetched_anew(child: Child, home: Home, spec: UnitSpec, daemon: FakeDaemon) -> None:
+    (home.blobs / spec.base).write_bytes(b"rot")
+    child.train(spec)
+    need = child.hear(lambda event: isinstance(event, Need))
+    assert isinstance(need, Need)
+    assert need.digest == spec.base
+    (home.blobs / spec.base).write_bytes(daemon.blobs[spec.base])
+    child.tell(Fetched(digest=spec.base))
+    assert child.done().executed == 7
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(home: Home, spec: UnitSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [True]
+
+    def save(folder: Path, saved: Continuation) -> Path:
+        if full[0]:
+            raise StorageFull("no room to write the continuation")
+        return save_continuation(folder, saved)
+
+    monkeypatch.setattr("gridsched.node.worker._RETRY_S", 0.01)
+    child = Child(home, save)
+    child.at_step[3] = child.gate.shut
+    child.train(spec)
+    stuck = child.paused()
+    assert (stuck.saved_step, stuck.stuck) == (0, "no room to write the continuation")
+    full[0] = False
+    healed = child.hear(lambda event: isinstance(event, Progress) and not event.stuck)
+    assert isinstance(healed, Progress)
+    assert healed.saved_step == 3
+    child.gate.let()
+    child.tell(Wake())
+    done = child.done()
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+    child.close()
+
+
+def test_a_unit_that_cannot_be_run_says_why(child: Child, spec: UnitSpec) -> None:
+    child.train(replace(spec, stop=10_000))
+    failed = child.hear(lambda event: isinstance(event, Failed))
+    assert isinstance(failed, Failed)
+    assert "10000" in failed.detail
+
+
+def test_an_evaluation_brings_its_figures_and_no_update(child: Child, spec: UnitSpec) -> None:
+    child.train(replace(spec, unit_id="job.e0", kind=UnitKind.EVALUATE))
+    done = child.done()
+    assert done.update is None
+    assert done.metrics.keys() >= {"loss", "samples"}
+    assert done.metrics["samples"] == 14
