@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsched.core.errors import DatasetError
+from gridsched.train import draws
 from gridsched.train.dataset import Dataset, DatasetManifest, order, pass_order, write_dataset
 from gridsched.train.tensors import Array, tensors_to_bytes, version_digest
 
@@ -116,6 +117,12 @@ def test_a_manifest_from_the_network_is_read_strictly(tmp_path: Path, change: di
 def test_arbitrary_bytes_raise_nothing_but_dataset_error(data: bytes) -> None:
     with pytest.raises(DatasetError):
         DatasetManifest.from_bytes(data)
+
+
+def test_draws_are_those_of_the_published_splitmix64() -> None:
+    # The first outputs for seed 1234567, as listed at https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64.
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert draws._splitmix64(1234567, 5).tolist() == expected
 
 
 def test_the_order_is_pinned_for_ever() -> None:

@@ -99,6 +99,7 @@ program, tensors = from_bytes((folder / "program").read_bytes())
 saved = load_continuation(folder / "unit")
 outcome = run(unit_spec(), TorchRuntime(program, tensors), dataset_of(samples()), tensors, continuation=saved)
 print(state_digest(outcome.delta), outcome.metrics.loss_sum.hex(), *outcome.digests, outcome.steps_done)
+assert "torch._dynamo" not in sys.modules, "a second of start-up that training does not need"
 """
 
 

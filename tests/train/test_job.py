@@ -1,0 +1,79 @@
+"""A whole job in one process: rounds of units, merged. Churn must not leave a trace in the final version."""
+
+import random
+
+import pytest
+
+from gridsched.core.job import Codec, OuterOptimizer
+from gridsched.core.work import UnitSpec
+from gridsched.train.codec import encode
+from gridsched.train.dataset import Dataset
+from gridsched.train.merge import check_update, merge_version, tensor_spec
+from gridsched.train.tensors import version_digest
+from gridsched.train.unit import Continuation, Outcome, run
+from gridsched.train.version import Version, initial_version, read_version
+from tests.train.builders import SAMPLES, dataset_of, hard_net, hard_runtime, samples, unit_spec
+
+OUTERS = {"fedavg": OuterOptimizer(), "diloco": OuterOptimizer(name="nesterov", lr=0.7, momentum=0.5)}
+
+
+def units(epoch: int) -> list[UnitSpec]:
+    starts = range(0, SAMPLES, 24)
+    return [unit_spec(unit_id=f"e{epoch}-{start:03}", epoch=epoch, start=start, stop=min(start + 24, SAMPLES)) for start in starts]
+
+
+def train_unit(spec: UnitSpec, dataset: Dataset, version: Version, churn: random.Random | None) -> Outcome:
+    saved: Continuation | None = None
+    while True:
+
+        def may_go_on() -> bool:
+            return churn is None or churn.random() > 0.3
+
+        outcome = run(spec, hard_runtime(), dataset, version.tensors, may_go_on=may_go_on, continuation=saved)
+        if outcome.finished:
+            return outcome
+        if churn is not None and churn.random() > 0.3:  # otherwise the node vanished with its last steps
+            assert outcome.continuation is not None
+            saved = Continuation.from_bytes(outcome.continuation.to_bytes())
+
+
+def train(outer: OuterOptimizer, codec: Codec, churn: random.Random | None) -> list[str]:
+    """The digest of every version of a job of two epochs."""
+    program, tensors = hard_net()
+    dataset = dataset_of(samples())
+    version, digests = initial_version(program, tensors).to_bytes(), []
+    for epoch in range(2):
+        base = read_version(version)
+        updates = []
+        for spec in units(epoch):
+            data = encode(train_unit(spec, dataset, base, churn).delta, codec)
+            check_update(data, tensor_spec(base.tensors), 1e3, buffers=base.buffers)
+            updates.append((spec.unit_id, float(spec.samples), data))
+        if churn is not None:
+            churn.shuffle(updates)
+        version = merge_version(version, updates, outer)
+        digests.append(version_digest(version))
+    return digests
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("outer", OUTERS)
+def test_a_job_under_churn_ends_in_the_bits_of_one_in_peace(outer: str, codec: Codec) -> None:
+    peace = train(OUTERS[outer], codec, None)
+    assert len(set(peace)) == 2
+    for seed in range(2):
+        assert train(OUTERS[outer], codec, random.Random(seed)) == peace
+
+
+def test_a_job_learns() -> None:
+    program, tensors = hard_net()
+    fields = samples() | {"y": (samples()["x"].mean((1, 2, 3)) > 0).astype("int64")}
+    dataset, version = dataset_of(fields), initial_version(program, tensors).to_bytes()
+    losses = []
+    for epoch in range(6):
+        base = read_version(version)
+        outcomes = [(spec, run(spec, hard_runtime(), dataset, base.tensors)) for spec in units(epoch)]
+        losses.append(sum(outcome.metrics.loss for _, outcome in outcomes))
+        updates = [(spec.unit_id, float(spec.samples), encode(outcome.delta, Codec.RAW)) for spec, outcome in outcomes]
+        version = merge_version(version, updates, OuterOptimizer())
+    assert losses[-1] < 0.6 * losses[0]
