@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gridsched.core.facts import Fact, PolicyDecided, PolicyLoaded
-from gridsched.core.policy import Decision, Policy, PolicyState, day_start, evaluate
+from gridsched.core.policy import Decision, Policy, day_start, evaluate
 from gridsched.core.signal import Reading, SignalKind, Snapshot, snapshot
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Reply, Tx
@@ -18,13 +18,13 @@ _INSTANT = timedelta(microseconds=1)
 def zone(tx: Tx, now: datetime, policy: Policy) -> Reply[Decision]:
     """Evaluate the zone's policy, store the decision with its inputs, and remember what the policy must remember.
 
-    A policy whose digest has changed starts from an empty state, so its delays count anew.
+    What a policy remembers is kept by what each condition says, so an edit elsewhere in the file restarts no delay.
     """
     facts: list[Fact] = []
     before = tx.get(ZoneState, policy.zone) or ZoneState(zone=policy.zone)
     if before.policy_digest != policy.digest:
         facts.append(PolicyLoaded(at=now, zone=policy.zone, policy=policy.name, digest=policy.digest))
-        before = replace(before, policy_digest=policy.digest, state=PolicyState())
+        before = replace(before, policy_digest=policy.digest)
     day = day_start(policy, now)
     view = see(tx, now, policy)
     decision, state = evaluate(policy, before.state, view, now, used=before.used(day), paused=before.paused)

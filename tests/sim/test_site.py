@@ -1,6 +1,7 @@
 """The whole daemon and three nodes under faults: safety after every tick, then progress, and the same bits as in peace."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gridsched.core.ledger import OPERATOR, Account
 from gridsched.core.round import Epoch, Version
 from gridsched.core.units import micro_from_rate
 from gridsched.testing import FaultPlan, Simulation, check_invariants
+from tests.sim.conftest import fast_folder
 
 TICKS = 600
 
@@ -49,16 +51,18 @@ def peace(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return peace(tmp_path_factory.mktemp("quiet"))
+def quiet() -> Iterator[str]:
+    made = fast_folder()
+    yield peace(made)
+    shutil.rmtree(made)
 
 
 def of(facts: list[Fact], kind: type[Fact]) -> list[Fact]:
     return [fact for fact in facts if isinstance(fact, kind)]
 
 
-def test_a_job_in_peace_ends_with_balanced_books(tmp_path: Path) -> None:
-    sim = site(tmp_path)
+def test_a_job_in_peace_ends_with_balanced_books(folder: Path) -> None:
+    sim = site(folder)
     sim.run(ticks=TICKS, surplus_w=always, each=lambda: checked(sim))
     with sim.daemon.store.read() as tx:
         versions, epochs = tx.find(Version, order="number"), tx.find(Epoch, order="number")
@@ -72,8 +76,8 @@ def test_a_job_in_peace_ends_with_balanced_books(tmp_path: Path) -> None:
     sim.close()
 
 
-def test_surplus_windows_pause_and_resume_and_change_no_bit(tmp_path: Path, quiet: str) -> None:
-    sim = site(tmp_path)
+def test_surplus_windows_pause_and_resume_and_change_no_bit(folder: Path, quiet: str) -> None:
+    sim = site(folder)
     sim.run(ticks=TICKS, surplus_w=windows, each=lambda: checked(sim))
     assert len(of(sim.facts, LeasePaused)) >= 3
     assert len(of(sim.facts, LeaseResumed)) >= 3
@@ -81,9 +85,9 @@ def test_surplus_windows_pause_and_resume_and_change_no_bit(tmp_path: Path, quie
     sim.close()
 
 
-def test_an_opt_out_in_the_middle_hands_the_unit_over(tmp_path: Path, quiet: str) -> None:
+def test_an_opt_out_in_the_middle_hands_the_unit_over(folder: Path, quiet: str) -> None:
     plan = FaultPlan().opt_out("old", step=3, round=1)
-    sim = site(tmp_path, plan)
+    sim = site(folder, plan)
     sim.run(ticks=TICKS, surplus_w=always, each=lambda: checked(sim))
     plan.assert_all_fired()
     ends = [f for f in of(sim.facts, LeaseEnded) if f.state == "handed_over"]  # type: ignore[attr-defined]
@@ -94,9 +98,9 @@ def test_an_opt_out_in_the_middle_hands_the_unit_over(tmp_path: Path, quiet: str
     sim.close()
 
 
-def test_a_crash_costs_only_the_steps_since_the_continuation(tmp_path: Path, quiet: str) -> None:
+def test_a_crash_costs_only_the_steps_since_the_continuation(folder: Path, quiet: str) -> None:
     plan = FaultPlan().crash("old", step=6, round=0)
-    sim = site(tmp_path, plan)
+    sim = site(folder, plan)
     sim.run(ticks=TICKS, surplus_w=always, each=lambda: checked(sim))
     plan.assert_all_fired()
     with sim.daemon.store.read() as tx:
@@ -107,11 +111,11 @@ def test_a_crash_costs_only_the_steps_since_the_continuation(tmp_path: Path, qui
 
 
 @pytest.mark.parametrize("message", ["update", "hand_over"])
-def test_a_message_heard_twice_counts_once(tmp_path: Path, quiet: str, message: str) -> None:
+def test_a_message_heard_twice_counts_once(folder: Path, quiet: str, message: str) -> None:
     plan = FaultPlan().lose_answer(message, node="pc")
     if message == "hand_over":
         plan.opt_out("pc", step=2)
-    sim = site(tmp_path, plan)
+    sim = site(folder, plan)
     sim.run(ticks=TICKS, surplus_w=always, each=lambda: checked(sim))
     plan.assert_all_fired()
     assert sim.final_digest() == quiet
@@ -124,9 +128,9 @@ def mostly_long(values: Iterable[int], *, quick: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("call", mostly_long([25, 61, *range(20, 140, 3)], quick=2))
-def test_the_daemon_killed_before_any_verb_loses_nothing(tmp_path: Path, quiet: str, call: int) -> None:
+def test_the_daemon_killed_before_any_verb_loses_nothing(folder: Path, quiet: str, call: int) -> None:
     plan = FaultPlan().kill_daemon(call=call)
-    sim = site(tmp_path, plan)
+    sim = site(folder, plan)
     sim.run(ticks=TICKS, surplus_w=always, each=lambda: checked(sim))
     plan.assert_all_fired()
     assert sim.restarts == 1
@@ -135,17 +139,17 @@ def test_the_daemon_killed_before_any_verb_loses_nothing(tmp_path: Path, quiet: 
 
 
 @pytest.mark.parametrize("seed", mostly_long(range(40), quick=2))
-def test_any_seeded_churn_ends_in_the_quiet_run_s_bits(tmp_path: Path, quiet: str, seed: int) -> None:
+def test_any_seeded_churn_ends_in_the_quiet_run_s_bits(folder: Path, quiet: str, seed: int) -> None:
     plan = FaultPlan.random(seed, nodes=["pc", "old", "pi"], steps=8, rounds=4, calls=300, faults=10)
-    sim = site(tmp_path, plan)
+    sim = site(folder, plan)
     sim.run(ticks=TICKS, surplus_w=windows, each=lambda: checked(sim))
     assert plan.fired
     assert sim.final_digest() == quiet
     sim.close()
 
 
-def test_reward_is_metered_energy_at_the_shown_rate(tmp_path: Path) -> None:
-    sim = site(tmp_path)
+def test_reward_is_metered_energy_at_the_shown_rate(folder: Path) -> None:
+    sim = site(folder)
     sim.run(ticks=TICKS, surplus_w=always)
     for fact in of(sim.facts, RewardPosted):
         assert isinstance(fact, RewardPosted)
