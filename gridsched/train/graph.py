@@ -3,6 +3,7 @@
 Whoever builds a ``Program``, the exporter or the reader of a file from the network, it is checked here, once, at birth.
 """
 
+import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -174,6 +175,8 @@ def _check_program(program: Program) -> None:
 
 def _check_tensor(spec: TensorSpec) -> None:
     _check_array("tensor", spec.name, spec.dtype, spec.shape)
+    if not all(_is_word(part) or (part.isascii() and part.isdecimal()) for part in spec.name.split(".")):
+        raise ProgramError(f"tensor {spec.name[:80]!r} is not named by identifiers and numbers joined by dots; rename it in the model")
     if spec.role not in ROLES or spec.layout not in LAYOUTS:
         raise ProgramError(f"tensor {spec.name!r} has unknown role {spec.role!r} or layout {spec.layout!r}")
     if spec.layout == "channels_last" and len(spec.shape) != 4:
@@ -209,9 +212,15 @@ def _check_graph(label: str, graph: Graph, specs: Mapping[str, TensorSpec], fiel
         _check_ref(f"{label} graph, {what}", ref, known)
 
 
+def _is_word(text: str) -> bool:
+    # A runtime may turn names into source code, as torch.fx does: nothing but a plain ASCII identifier may get there.
+    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text) and len(text) <= 256
+
+
 def _check_operator(where: str, node: Node) -> None:
-    if not node.name.isidentifier() or len(node.name) > 256:
-        raise ProgramError(f"{where}: {node.name[:80]!r} is not a usable name")
+    for name in (node.name, *node.kwargs):
+        if not _is_word(name):
+            raise ProgramError(f"{where}: {name[:80]!r} is not a usable name")
     if node.op not in ALLOWED:
         raise UnsupportedOperator(
             f"{where}: operator {node.op[:120]!r} is not in the allow-list; "

@@ -257,25 +257,24 @@ class _AdamW(_Optimizer):
 def _root(program: Program, device: torch.device) -> nn.Module:
     root = nn.Module()
     for spec in program.tensors:
-        *path, leaf = _attribute(spec.name).split(".")
-        holder = root
-        for part in path:
-            if not hasattr(holder, part):
-                holder.add_module(part, nn.Module())
-            holder = cast(nn.Module, getattr(holder, part))
-        tensor = _zeros(spec, device)
-        if spec.role in ("parameter", "frozen"):
-            holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=spec.role == "parameter"))
-        else:
-            holder.register_buffer(leaf, tensor)
+        try:
+            _register(root, spec, _zeros(spec, device))
+        except (KeyError, TypeError) as error:  # a name that a torch module keeps for itself, or that is also a folder of names
+            raise ProgramError(f"tensor {spec.name!r} cannot be held by a torch module: {error}; rename it in the model") from error
     return root
 
 
-def _attribute(name: str) -> str:
-    # fx writes attribute paths into Python source, so only identifiers and numbers may pass.
-    if not all(part.isidentifier() or part.isdecimal() for part in name.split(".")):
-        raise ProgramError(f"tensor name {name!r} cannot be an attribute path")
-    return name
+def _register(root: nn.Module, spec: TensorSpec, tensor: Tensor) -> None:
+    *path, leaf = spec.name.split(".")
+    holder = root
+    for part in path:
+        if part not in holder._modules:
+            holder.add_module(part, nn.Module())
+        holder = cast(nn.Module, holder._modules[part])
+    if spec.role in ("parameter", "frozen"):
+        holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=spec.role == "parameter"))
+    else:
+        holder.register_buffer(leaf, tensor)
 
 
 def _zeros(spec: TensorSpec, device: torch.device) -> Tensor:

@@ -1,5 +1,7 @@
 """What may become a program, and what is refused by name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from gridsched.core.errors import ProgramError, UnsupportedOperator
 from gridsched.core.job import InnerOptimizer
 from gridsched.train.export import export
+from gridsched.train.graph import TensorSpec
 from gridsched.train.torch_runtime import TorchRuntime, load_version
 from tests.train.builders import HardNet, cross_entropy, hard_net
 
@@ -120,6 +123,14 @@ def test_a_channels_last_module_trains_in_eager_bits() -> None:
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     assert runtime.train_step({name: field.numpy() for name, field in batch.items()}, 0) == loss.item()
     assert runtime.state()["0.weight"].tobytes() == module.state_dict()["0.weight"].contiguous().numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", ["forward", "out.weight.deeper", "__class__.x", "_modules.x"])
+def test_a_tensor_named_like_something_else_is_refused_by_the_runtime(name: str) -> None:
+    program, _ = export(Linear(), BATCH, cross_entropy)
+    strange = TensorSpec(name=name, dtype="float32", shape=(1,), role="buffer")
+    with pytest.raises(ProgramError, match="cannot be held"):
+        TorchRuntime(dataclasses.replace(program, tensors=(*program.tensors, strange)), {})
 
 
 def test_a_version_of_another_model_does_not_load() -> None:
