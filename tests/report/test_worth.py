@@ -59,6 +59,12 @@ def test_a_missing_price_makes_the_cost_unknown_and_never_zero() -> None:
     assert found.drawn_kwh == pytest.approx(1)
 
 
+def test_what_running_at_once_would_have_cost_is_unknown_where_a_price_on_its_way_is() -> None:
+    found = worth(ticks((0, None), (1000, -20), (1000, -20), (0, 50)), [])
+    assert found.cost_eur == pytest.approx(-0.02)
+    assert (found.at_once_eur, found.avoided_eur) == (None, None)
+
+
 def test_nothing_is_counted_over_a_time_the_daemon_was_down() -> None:
     first, last = ticks((1000, 50), (1000, 50))
     assert drawn([first, replace(last, at=first.at + timedelta(hours=5))]).energy_j == 0

@@ -1,0 +1,158 @@
+"""``gridsched report``: epochs as a table, a day as a picture, and whether a run was worth it.
+
+Reads the site's store, so it works beside a running daemon as well as without one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gridsched.config import client as environment
+from gridsched.config import load
+from gridsched.core.errors import GridschedError, InvalidInput, NotFound
+from gridsched.core.job import Job
+from gridsched.core.round import Epoch
+from gridsched.core.units import MICRO, kwh
+
+if TYPE_CHECKING:
+    from gridsched.config import Settings
+    from gridsched.ports import Tx
+
+__all__ = ["app", "epoch_table"]
+
+app = typer.Typer(no_args_is_help=True, help="Epochs as a table, a day as a picture, and whether a run was worth it.")
+out = Console()
+
+SiteOption = Annotated[Path | None, typer.Option("--site", help="The site's folder; default $GRIDSCHED_SITE or here.")]
+
+
+@app.command()
+def epochs(
+    job_id: Annotated[str, typer.Argument(metavar="JOB")],
+    csv: Annotated[Path | None, typer.Option(help="Write them there as CSV.")] = None,
+    site: SiteOption = None,
+) -> None:
+    """Energy, cost, reward and accuracy of each epoch of a job."""
+    with _reading(site) as (_, tx):
+        found = _epochs(tx, job_id)
+    if csv is None:
+        out.print(epoch_table(found))
+        return
+    from gridsched.report.epochs import table
+
+    table(found).to_csv(csv, index=False)
+    out.print(f"{len(found)} epochs of {job_id} are in {csv}")
+
+
+@app.command()
+def day(
+    date: Annotated[str, typer.Option(help="A day in UTC, such as 2018-01-28; default: the last one with facts.")] = "",
+    zone: Annotated[str, typer.Option(help="Default: the site's first zone.")] = "",
+    job: Annotated[str, typer.Option(help="Whose epochs to draw; default: the job that ran last.")] = "",
+    picture: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("day.png"),
+    attribution: Annotated[str, typer.Option(help="Who the figures are from; stands below the picture.")] = "",
+    site: SiteOption = None,
+) -> None:
+    """A day as a picture: price, power against target, every node, energy and accuracy by epoch."""
+    from gridsched.report.day import plot
+    from gridsched.report.reading import facts_between
+
+    with _reading(site) as (settings, tx):
+        start = _midnight(tx, date)
+        facts = facts_between(tx, start, start + timedelta(days=1))
+        chosen = job or _latest_job(tx, start + timedelta(days=1))
+        drawn = tx.find(Epoch, job_id=chosen, order="number") if chosen else []
+        plot(picture, facts, zone=zone or settings.zones[0].name, epochs=drawn, attribution=attribution)
+    out.print(f"{picture} shows {start:%Y-%m-%d} (UTC)")
+
+
+@app.command()
+def worth(job_id: Annotated[str, typer.Argument(metavar="JOB")], site: SiteOption = None) -> None:
+    """What a job's energy cost, what waiting for surplus saved, and what storage would have made of it."""
+    from gridsched.core.facts import ZoneObserved
+    from gridsched.report.reading import facts_between
+    from gridsched.report.worth import worth as weigh
+
+    with _reading(site) as (_, tx):
+        found = _epochs(tx, job_id)
+        ran_in = tx.must(Job, job_id).spec.zone
+        until = found[-1].ended_at or datetime.max.replace(tzinfo=UTC)
+        facts = facts_between(tx, found[0].started_at, until)
+    result = weigh([f for f in facts if isinstance(f, ZoneObserved) and f.zone == ran_in], found)
+    grid = Table("", "", title=f"Was {job_id} worth its energy?", show_header=False)
+    grid.add_row("useful / drawn in its zone", f"{result.useful_kwh:.4g} / {result.drawn_kwh:.4g} kWh")
+    grid.add_row("cost at the prices of its hours", _eur(result.cost_eur))
+    grid.add_row("cost if run at once", _eur(result.at_once_eur))
+    grid.add_row("avoided by waiting for surplus", _eur(result.avoided_eur))
+    for name, (low, high) in result.stored_kwh.items():
+        grid.add_row(f"{name} would have given back", f"{low:.4g} to {high:.4g} kWh" if low < high else f"{low:.4g} kWh")
+    grid.add_row("best case of a battery, after its cost", _eur(result.battery_gain_eur))
+    out.print(grid)
+    if result.battery_better:
+        out.print("On energy alone: no. A battery would have earned more with it; the model must be worth at least that.")
+
+
+def epoch_table(found: list[Epoch]) -> Table:
+    """A table for the terminal, one row per epoch."""
+    grid = Table("epoch", "useful", "wasted", "idle", "cost", "reward", "accuracy", title="Energy in Wh, money in EUR")
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for epoch in found:
+        watt_hours = (f"{1000 * kwh(joules):.1f}" for joules in (epoch.useful_j, epoch.wasted_j, epoch.idle_j))
+        money = (f"{micro / MICRO:.5f}" for micro in (epoch.cost_micro, epoch.reward_micro))
+        grid.add_row(str(epoch.number), *watt_hours, *money, "" if epoch.accuracy is None else f"{epoch.accuracy:.1%}")
+    return grid
+
+
+@contextmanager
+def _reading(site: Path | None) -> "Iterator[tuple[Settings, Tx]]":
+    """The site's settings and one moment of its store; an error is told and ends the command."""
+    from gridsched.store.sql import SqlStore
+
+    try:
+        settings = load(site or environment().site or Path())
+        store = SqlStore(settings.store.url)
+        try:
+            with store.read() as tx:
+                yield settings, tx
+        finally:
+            store.close()
+    except GridschedError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _epochs(tx: "Tx", job_id: str) -> list[Epoch]:
+    found = tx.find(Epoch, job_id=job_id, order="number")
+    if not found:
+        raise NotFound(f"there are no epochs of a job {job_id}; see gridsched job list")
+    return found
+
+
+def _midnight(tx: "Tx", date: str) -> datetime:
+    from gridsched.report.reading import newest
+
+    if date:
+        try:
+            return datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise InvalidInput(f"{date!r} is not a day; write it like 2018-01-28") from error
+    last = newest(tx)
+    if last is None:
+        raise NotFound("nothing has happened at this site yet; start it with gridsched serve")
+    return last.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _latest_job(tx: "Tx", before: datetime) -> str:
+    begun = [epoch for epoch in tx.find(Epoch) if epoch.started_at < before]
+    return max(begun, key=lambda epoch: epoch.started_at).job_id if begun else ""
+
+
+def _eur(amount: float | None) -> str:
+    return "not known, a price is missing" if amount is None else f"{amount:.5f} EUR"
