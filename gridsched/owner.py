@@ -1,0 +1,139 @@
+"""A model owner's side: from a job file to a submitted job, and from a job's version back to the owner's module.
+
+The owner's Python runs here and only here. What leaves is a program (a graph from an allow-list), a dataset and numbers.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
+from gridsched.core.job import JobSpec
+from gridsched.remote import Operator
+from gridsched.train.dataset import DatasetManifest, write_dataset
+from gridsched.train.jobfile import JobFile, load_jobfile
+from gridsched.train.program import from_bytes, to_bytes
+from gridsched.train.tensors import Array, tensors_to_bytes
+from gridsched.train.version import initial_version, owner_tensors, read_version
+
+__all__ = ["Submission", "fetch", "prepare", "read_table", "submit"]
+
+_SHARD_SAMPLES = 4096
+Put = Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a job file came to; ``blobs`` by digest are what the daemon must hold before it takes ``spec``."""
+
+    spec: JobSpec
+    blobs: Mapping[str, bytes]
+
+
+def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Mapping[str, int | None] | None = None) -> Submission:
+    """Run the job file, trace its model, cut its dataset. ``changes`` override settings of its method.
+
+    The job's id follows from all that decides its bits, so submitting the same thing again is the same job. Needs torch.
+    """
+    job = load_jobfile(path)
+    method = replace(job.method, **_given(changes or {}))
+    blobs: dict[str, bytes] = {}
+
+    def put(data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        blobs[digest] = data
+        return digest
+
+    program, initial, model_bytes = _export(job, put)
+    train, test = job.dataset()
+    manifest = _store_dataset(train, f"{job.name}-train", job.attribution, put)
+    held_out = _store_dataset(test, f"{job.name}-test", job.attribution, put) if test else None
+    spec = JobSpec(
+        job_id="pending",
+        name=name or job.name,
+        program=program,
+        dataset=put(manifest.to_bytes()),
+        samples=manifest.samples,
+        test_dataset=put(held_out.to_bytes()) if held_out else None,
+        test_samples=held_out.samples if held_out else 0,
+        initial=initial,
+        seed=seed,
+        method=method,
+        zone=zone,
+        memory_bytes=4 * model_bytes,  # parameters, gradients, optimizer state, base version
+    )
+    return Submission(spec=replace(spec, job_id=_id_of(spec)), blobs=blobs)
+
+
+def _given(changes: Mapping[str, int | None]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def _export(job: JobFile, put: Put) -> tuple[str, str, int]:
+    """Digests of the program and of version 0, and the model's size in bytes."""
+    try:
+        from gridsched.train.export import export  # torch, which only owners and nodes have
+    except ImportError as error:
+        raise ProgramError("tracing a model needs PyTorch; install it with: pip install 'gridsched[train]'") from error
+    program, tensors = export(job.model(), job.example_batch(), job.loss)
+    return put(to_bytes(program, tensors)), put(initial_version(program, tensors).to_bytes()), sum(a.nbytes for a in tensors.values())
+
+
+def _store_dataset(fields: Mapping[str, Array], name: str, attribution: str, put: Put) -> DatasetManifest:
+    return write_dataset(fields, name=name, shard_samples=_SHARD_SAMPLES, put=put, attribution=attribution)
+
+
+def _id_of(spec: JobSpec) -> str:
+    content = hashlib.sha256(msgspec.json.encode(spec, order="deterministic")).hexdigest()
+    return f"{spec.name[:50]}-{content[:6]}"
+
+
+def submit(operator: Operator, submission: Submission, *, progress: Callable[[int], None] | None = None) -> JobSpec:
+    """Store what the daemon lacks, then hand the job in. ``progress`` is told the bytes of each stored blob."""
+    for data in submission.blobs.values():
+        operator.put_blob(data)
+        if progress is not None:
+            progress(len(data))
+    operator.post("/v1/jobs", submission.spec)
+    return submission.spec
+
+
+def fetch(operator: Operator, job_id: str, *, number: int | None = None) -> tuple[bytes, dict[str, Any]]:
+    """A version (the newest unless ``number`` is given) as safetensors with the names of ``module.state_dict()``, and its journal row."""
+    versions = operator.get(f"/v1/jobs/{job_id}/versions")
+    chosen = [v for v in versions if number is None or v["number"] == number]
+    if not chosen:
+        raise InvalidInput(f"job {job_id} has no version {number}; it has 0 to {len(versions) - 1}")
+    row: dict[str, Any] = max(chosen, key=lambda v: v["number"])
+    program, _ = from_bytes(operator.get_blob(operator.get(f"/v1/jobs/{job_id}")["spec"]["program"]))
+    version = read_version(operator.get_blob(str(row["digest"])))
+    return tensors_to_bytes(owner_tensors(program, version)), row
+
+
+def read_table(path: Path, *, label: str) -> dict[str, Array]:
+    """Fields of a dataset from a file: ``.npz`` arrays by name, or a CSV (``.gz`` too) as ``x`` float32 and ``y`` from column ``label``."""
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    import pandas as pd  # for this command alone
+
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as CSV: {error}") from error
+    if label not in table:
+        raise DatasetError(f"{path} has no column {label!r}; name the label with --label, one of {', '.join(map(str, table.columns[-5:]))}")
+    values = table.drop(columns=label)
+    wrong = [str(name) for name in values if values[name].dtype.kind not in "biuf" or values[name].isna().any()]
+    if wrong:
+        raise DatasetError(f"{path}: column {wrong[0]!r} has text or gaps; a dataset needs numbers in every row")
+    labels = table[label].to_numpy()
+    whole = labels.dtype.kind in "biu"
+    return {"x": values.to_numpy(dtype=np.float32), "y": labels.astype(np.int64 if whole else np.float32)}
