@@ -181,10 +181,9 @@ def accuracy(axes: Axes, epochs: Sequence[Epoch]) -> None:
     low = min(values)
     axes.set_ylim(max(0.0, low - 8), 104)
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:.0f}%")
-    for at, value in {0: (times[0], values[0]), -1: (times[-1], values[-1])}.values():
-        axes.annotate(
-            f"{value:.1f} %", (at, value), xytext=(7, -3), textcoords="offset points", color=BLUE, fontsize=9.5, fontweight="bold"
-        )
+    for number in {0, len(known) - 1}:
+        label, place = f"{values[number]:.1f}%", (times[number], values[number])
+        axes.annotate(label, place, xytext=(8, -5), textcoords="offset points", color=BLUE, fontsize=9.5, fontweight="bold")
 
 
 def _whole_j(epoch: Epoch) -> float:
