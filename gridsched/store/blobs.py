@@ -78,7 +78,7 @@ class FileBlobs:
     def digests(self) -> Iterator[str]:
         """Every whole blob."""
         for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
-            yield from sorted(folder.name + file.name for file in folder.iterdir())
+            yield from sorted(digest for file in folder.iterdir() if is_digest(digest := folder.name + file.name))
 
     # -- writing
 
@@ -123,7 +123,7 @@ class FileBlobs:
     def sweep(self, named: set[str], *, older_than: datetime) -> int:
         """Remove blobs that nothing names and uploads nobody finished, both untouched since ``older_than``; how many bytes were freed."""
         unnamed = (digest for digest in self.digests() if digest not in named)
-        aside = (file for folder in (self._incoming, self._damaged) for file in folder.iterdir())
+        aside = (file for folder in (self._incoming, self._damaged) for file in folder.iterdir() if is_digest(file.name[:64]))
         freed = sum(self._sweep_one(self._place(digest), digest, older_than) for digest in unnamed)
         return freed + sum(self._sweep_one(file, file.name, older_than) for file in aside)
 

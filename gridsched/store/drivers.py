@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from gridsched.core.errors import Busy, ConfigError, Conflict, StorageFull
+from gridsched.core.errors import Busy, ConfigError, Conflict, InvalidInput, StorageFull
 
 __all__ = ["Driver", "driver_of"]
 
@@ -21,7 +21,9 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # a commit that was answered survives a power cut
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA cache_size = -65536",
+    "PRAGMA query_only = ON",
 )
+_MAY_WRITE = "PRAGMA query_only = OFF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Driver:
 
     engine: sa.Engine
     dialect: sa.Dialect
+    open_write: tuple[str, ...]
     begin_write: str
     begin_read: str
     lock_schema: tuple[str, ...]
@@ -53,6 +56,8 @@ class Driver:
             return StorageFull(f"the database's disk is full ({text}); nothing of this was stored. Free some room and try again")
         if isinstance(error, self.errors.IntegrityError):
             return Conflict(f"a unique value is taken already: {text}")
+        if isinstance(error, self.errors.DataError):
+            return InvalidInput(f"the database cannot hold a value: {text}")
         if isinstance(error, self.errors.OperationalError | self.errors.InterfaceError):
             return Busy(f"the database did not answer as it should ({text}); nothing of this is known to be stored. Try again")
         return error
@@ -86,9 +91,10 @@ def _sqlite(url: sa.URL) -> Driver:
     return Driver(
         engine=engine,
         dialect=engine.dialect,
+        open_write=(_MAY_WRITE,),
         begin_write="BEGIN IMMEDIATE",
         begin_read="BEGIN",
-        lock_schema=("PRAGMA busy_timeout = 600000", "BEGIN IMMEDIATE"),
+        lock_schema=(_MAY_WRITE, "PRAGMA busy_timeout = 600000", "BEGIN IMMEDIATE"),
         full=lambda error: getattr(error, "sqlite_errorname", "") == "SQLITE_FULL",
         in_transaction=lambda connection: bool(connection.in_transaction),
     )
@@ -108,6 +114,7 @@ def _postgresql(url: sa.URL) -> Driver:
     return Driver(
         engine=engine,
         dialect=PGDialect_psycopg(paramstyle="format"),  # type: ignore[no-untyped-call]
+        open_write=(),
         begin_write="BEGIN",
         begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         lock_schema=("BEGIN", "SELECT pg_advisory_xact_lock(8097321)"),  # any number that is ours alone

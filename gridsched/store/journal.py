@@ -1,6 +1,6 @@
 """The journal of facts: what has happened, in order, found again by kind and by what it is about."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from gridsched.core import facts
 from gridsched.core.errors import GridschedError
 from gridsched.core.facts import Fact, kind_of
 from gridsched.store.session import Session, Text
@@ -24,22 +25,22 @@ class Journal:
         self._noted = Statements(KINDS[Noted], dialect)
         self._named = Statements(KINDS[Named], dialect)
         self._last = Text(sa.select(sa.func.max(_FACTS.c.seq)), dialect)
-        self._find: Callable[[bool, bool], Text] = cache(lambda by_kind, by_subject: Text(self._select(by_kind, by_subject), dialect))
+        self._text: Callable[[bool, bool], Text] = cache(lambda by_kind, by_subject: Text(self._select(by_kind, by_subject), dialect))
 
-    def append(self, session: Session, facts: Sequence[Fact]) -> None:
-        """Write ``facts`` after the last one there is. Only one transaction writes at a time, so the numbers have no gaps."""
-        if not facts:
+    def append(self, session: Session, happened: Sequence[Fact]) -> None:
+        """Write ``happened`` after the last one there is. Only one transaction writes at a time, so the numbers have no gaps."""
+        if not happened:
             return
         first = (session.run(self._last.sql).fetchone()[0] or 0) + 1
-        numbered = list(enumerate(facts, start=first))
+        numbered = list(enumerate(happened, start=first))
         noted = [Noted(seq=seq, at=fact.at, kind=_names[type(fact)], body=msgspec.json.encode(fact).decode()) for seq, fact in numbered]
         named = [Named(subject=subject, seq=seq) for seq, fact in numbered for subject in subjects(fact)]
         session.run_many(self._noted.insert, self._noted.insert_many, [self._noted.row(row) for row in noted])
         session.run_many(self._named.insert, self._named.insert_many, [self._named.row(row) for row in named])
 
-    def facts(self, session: Session, *, since: int, limit: int, kinds: Sequence[str], subject: str) -> list[tuple[int, Fact]]:
+    def find(self, session: Session, *, since: int, limit: int, kinds: Sequence[str], subject: str) -> list[tuple[int, Fact]]:
         """Facts after number ``since``, at most ``limit``, of these ``kinds`` (none: all), that name ``subject`` (empty: all)."""
-        text = self._find(bool(kinds), bool(subject))
+        text = self._text(bool(kinds), bool(subject))
         asked = self._noted.asked({"kind": kinds}) | {"since": since, "limit_": limit, "subject": subject}
         rows = session.run(text.sql, text.values(asked)).fetchall()
         return [(seq, _decoder(kind).decode(body)) for seq, kind, body in rows]
@@ -86,13 +87,8 @@ def subjects(fact: Fact) -> list[str]:
 
 @cache
 def _decoder(kind: str) -> "msgspec.json.Decoder[Fact]":
-    for fact in _descendants(Fact):
-        if kind_of(fact) == kind:
+    for name in facts.__all__:
+        fact = getattr(facts, name)
+        if isinstance(fact, type) and kind_of(fact) == kind:
             return msgspec.json.Decoder(fact)
     raise GridschedError(f"the journal has facts of the kind {kind!r}, which this version does not know; upgrade gridsched")
-
-
-def _descendants(kind: type[Fact]) -> Iterator[type[Fact]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _descendants(each)

@@ -119,7 +119,7 @@ class SqlTx:
 
     def facts(self, *, since: int = 0, limit: int = 1000, kinds: Sequence[str] = (), subject: str = "") -> list[tuple[int, Fact]]:
         """Committed facts after sequence ``since``; ``subject`` matches any id a fact names."""
-        return self._book.journal.facts(self._session, since=since, limit=limit, kinds=kinds, subject=subject)
+        return self._book.journal.find(self._session, since=since, limit=limit, kinds=kinds, subject=subject)
 
     def append(self, facts: Sequence[Fact]) -> None:
         """Write ``facts`` to the journal, in order, with this transaction. The writer does it for every verb."""

@@ -109,7 +109,7 @@ KINDS: Mapping[type[Any], Kind] = MappingProxyType(
             _kind(Reading, "readings", _READING_KEY),
             _kind(Decision, "decisions", "decision_id", within={"decision_id": "decision_id"}, index=("zone decided_at",)),
             _kind(ZoneState, "zones", "zone"),
-            _kind(Node, "nodes", "node_id", index=("zone",), unique=("token_hash",)),
+            _kind(Node, "nodes", "node_id", index=("zone", "token_hash")),
             _kind(Presence, "presences", "node_id"),
             _kind(Consent, "consents", "node_id"),
             _kind(Lease, "leases", "lease_id", index=("node_id state", "unit_id", "job_id state", "state")),

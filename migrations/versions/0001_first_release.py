@@ -183,9 +183,9 @@ def upgrade() -> None:
         Column("joined_at", sa.BigInteger(), nullable=False),
         Column("revoked_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("node_id"),
-        sa.UniqueConstraint("token_hash", name=op.f("uq_nodes_token_hash")),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_nodes_token_hash", "nodes", ["token_hash"])
     op.create_index("ix_nodes_zone", "nodes", ["zone"])
 
     op.create_table(

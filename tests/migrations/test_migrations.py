@@ -1,0 +1,115 @@
+"""The schema comes from its steps alone: up from nothing, up with rows, down again, and never by two at once."""
+
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from gridsched.core.consent import opted_out
+from gridsched.core.facts import NodePresent
+from gridsched.core.fleet import Node, Presence
+from gridsched.store.migrate import config_for, downgrade, upgrade
+from gridsched.store.sql import SqlStore
+from gridsched.store.tables import METADATA
+
+NOON = datetime(2018, 1, 28, 12, tzinfo=UTC)
+PREVIOUS = "0001"
+"""The last release's step: its rows must be there after going up from it."""
+
+NODE = Node(
+    node_id="attic-pc", zone="de-lu", device="pc", power_w=120.0, memory_bytes=2**33, runtime="torch", meter="estimate",
+    token_hash="0" * 64, joined_at=NOON,
+)  # fmt: skip
+
+
+def tables(store: SqlStore) -> set[str]:
+    return set(sa.inspect(store.driver.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_up_from_nothing_is_what_the_records_ask_for(empty_database: str) -> None:
+    with closing(SqlStore(empty_database)) as store:
+        store.upgrade()
+        assert tables(store) == set(METADATA.tables)
+        with store.driver.engine.connect() as connection:
+            command.check(config_for(None, connection))  # raises where a record has changed and no step says so
+
+
+def test_going_up_twice_changes_nothing(empty_database: str) -> None:
+    with closing(SqlStore(empty_database)) as store:
+        store.upgrade()
+        with store.write() as tx:
+            tx.put(NODE)
+        store.upgrade()
+        with store.read() as tx:
+            assert tx.find(Node) == [NODE]
+
+
+def test_going_up_from_the_previous_release_keeps_its_rows(empty_database: str) -> None:
+    with closing(SqlStore(empty_database)) as store:
+        upgrade(store.driver, None, PREVIOUS)
+        presence, consent = Presence(node_id="attic-pc", seen_at=NOON), opted_out("attic-pc", NOON)
+        fact = NodePresent(at=NOON, node_id="attic-pc", zone="de-lu")
+        with store.write() as tx:
+            tx.insert(NODE, presence, consent)
+            tx.append([fact])
+        store.upgrade()
+        with store.read() as tx:
+            assert (tx.find(Node), tx.find(Presence), tx.find(type(consent))) == ([NODE], [presence], [consent])
+            assert tx.facts() == [(1, fact)]
+
+
+def test_every_step_can_be_undone(empty_database: str) -> None:
+    with closing(SqlStore(empty_database)) as store:
+        store.upgrade()
+        downgrade(store.driver, None, "base")
+        assert tables(store) == set()
+        store.upgrade()
+        assert tables(store) == set(METADATA.tables)
+
+
+def test_a_step_that_fails_leaves_the_schema_as_it_was(empty_database: str, tmp_path: Path, repository: Path) -> None:
+    steps = tmp_path / "migrations"
+    (steps / "versions").mkdir(parents=True)
+    for path in ("env.py", "script.py.mako", "versions/0001_first_release.py"):
+        (steps / path).write_text((repository / "migrations" / path).read_text())
+    (steps / "versions" / "0002_broken.py").write_text(BROKEN)
+    with closing(SqlStore(empty_database, migrations=steps)) as store:
+        with pytest.raises(ZeroDivisionError):
+            store.upgrade()
+        assert tables(store) == set()
+
+
+BROKEN = """
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+def upgrade():
+    op.execute("CREATE TABLE half (id INTEGER)")
+    1 / 0
+"""
+
+CHILD = "import sys; from gridsched.store.sql import SqlStore; SqlStore(sys.argv[1]).upgrade()"
+
+
+def test_daemons_that_start_at_once_do_not_collide(empty_database: str, repository: Path) -> None:
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, empty_database], cwd=repository, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for child in children:
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode == 0, errors
+    with closing(SqlStore(empty_database)) as store:
+        assert tables(store) == set(METADATA.tables)
+
+
+def test_the_steps_are_one_line(repository: Path) -> None:
+    scripts = ScriptDirectory(str(repository / "migrations"))
+    assert len(scripts.get_heads()) == 1
+    assert scripts.get_bases() == ["0001"]
