@@ -107,10 +107,15 @@ class Daemon:
         url = f"{'https' if web.tls_cert else 'http'}://{address}:{number}"
         scheduler = self._schedule()
         try:
-            server(self.app, web, ready=lambda: ready(url)).run(sockets=[listener])
+            server(self.app, web, ready=lambda: self._announce(url, ready)).run(sockets=[listener])
         finally:
             scheduler.shutdown(wait=False)
             self.close()
+
+    def _announce(self, url: str, ready: Callable[[str], None]) -> None:
+        """Leave the address where the command line on this machine looks for it."""
+        (self.settings.site.data / "url").write_text(url + "\n", encoding="utf-8")
+        ready(url)
 
     def _schedule(self) -> BackgroundScheduler:
         """The timetable, on an alarm clock of real seconds."""

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gridsched.clock import SystemClock
 from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
-from gridsched.core.job import JobSpec
+from gridsched.core.job import Dataset, JobSpec
 from gridsched.remote import Operator
 from gridsched.train.dataset import DatasetManifest, write_dataset
 from gridsched.train.jobfile import JobFile, load_jobfile
@@ -21,7 +22,7 @@ from gridsched.train.program import from_bytes, to_bytes
 from gridsched.train.tensors import Array, tensors_to_bytes
 from gridsched.train.version import initial_version, owner_tensors, read_version
 
-__all__ = ["Submission", "fetch", "prepare", "read_table", "submit"]
+__all__ = ["Submission", "add_dataset", "fetch", "prepare", "read_table", "submit"]
 
 _SHARD_SAMPLES = 4096
 Put = Callable[[bytes], str]
@@ -101,6 +102,23 @@ def submit(operator: Operator, submission: Submission, *, progress: Callable[[in
             progress(len(data))
     operator.post("/v1/jobs", submission.spec)
     return submission.spec
+
+
+def add_dataset(operator: Operator, name: str, fields: Mapping[str, Array], *, attribution: str = "") -> Dataset:
+    """Store ``fields`` as shards and give them a name at the daemon."""
+    blobs: list[int] = []
+
+    def put(data: bytes) -> str:
+        blobs.append(len(data))
+        return operator.put_blob(data)
+
+    manifest = write_dataset(fields, name=name, shard_samples=_SHARD_SAMPLES, put=put, attribution=attribution)
+    digest = put(manifest.to_bytes())
+    dataset = Dataset(
+        name=name, digest=digest, samples=manifest.samples, size_bytes=sum(blobs), added_at=SystemClock().now(), attribution=attribution
+    )
+    operator.post("/v1/datasets", dataset)
+    return dataset
 
 
 def fetch(operator: Operator, job_id: str, *, number: int | None = None) -> tuple[bytes, dict[str, Any]]:

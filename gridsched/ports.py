@@ -15,6 +15,7 @@ __all__ = ["Blobs", "Channel", "Clock", "Meter", "Register", "Reply", "Store", "
 
 R = TypeVar("R")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @runtime_checkable
@@ -33,10 +34,10 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
+class Reply(Generic[T_co]):
     """What a verb answers its caller, beside the facts it made."""
 
-    value: T
+    value: T_co
     facts: Sequence[Fact] = ()
 
 

@@ -1,0 +1,5 @@
+"""``python -m gridsched``."""
+
+from gridsched.cli import app
+
+app()
