@@ -12,6 +12,7 @@ anything else   text, JSON                                  read back strictly a
 ==============  ==========================================  ===============================
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import NoneType, UnionType
@@ -21,7 +22,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["Body", "Moment", "Word", "column_type"]
+__all__ = ["Body", "Converted", "Moment", "Word", "column_type", "text"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -32,23 +33,40 @@ def text() -> TypeEngine[str]:
     return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
-class Moment(TypeDecorator[datetime]):
-    """An aware datetime as microseconds since 1970 in UTC."""
+class Converted(TypeDecorator[Any]):
+    """A type whose values the driver does not know: ``stored`` and ``kept`` are the way there and back, and are never given None.
+
+    The hot path calls the two directly; SQLAlchemy's own queries go through the methods below.
+    """
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = sa.Text
+    cache_ok = True
+    stored: Callable[[Any], Any]
+    kept: Callable[[Any], Any]
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy's signature)
+        """As the driver takes it."""
+        return None if value is None else self.stored(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+        """As the record has it."""
+        return None if value is None else self.kept(value)
+
+
+class Moment(Converted):
+    """An aware datetime as microseconds since 1970 in UTC; a naive one raises TypeError."""
 
     impl = sa.BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Microseconds since 1970; subtracting an aware moment from a naive one raises."""
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
-
-    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        """The moment, aware, in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored = _microseconds
+        self.kept = _moment
 
 
-class Word(TypeDecorator[StrEnum]):
-    """A member of a closed enum as its value; an unknown word raises when it is read."""
+class Word(Converted):
+    """A member of a closed enum as its value; an unknown word raises ValueError, on the way in and on the way out."""
 
     impl = text()
     cache_ok = True
@@ -56,34 +74,28 @@ class Word(TypeDecorator[StrEnum]):
     def __init__(self, words: type[StrEnum]) -> None:
         super().__init__()
         self.words = words
-
-    def process_bind_param(self, value: StrEnum | str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        """The word; one that the enum does not have raises ValueError."""
-        return None if value is None else self.words(value).value
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> StrEnum | None:  # noqa: ARG002
-        """The enum's member."""
-        return None if value is None else self.words(value)
+        self.stored = lambda word: words(word).value
+        self.kept = words
 
 
-class Body(TypeDecorator[Any]):
+class Body(Converted):
     """A nested record, tuple or mapping as JSON."""
 
-    impl = sa.Text
     cache_ok = True
 
     def __init__(self, hint: Any) -> None:
         super().__init__()
         self.hint = hint
-        self._decoder = msgspec.json.Decoder(hint)
+        self.stored = lambda value: msgspec.json.encode(value).decode()
+        self.kept = msgspec.json.Decoder(hint).decode
 
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        """The JSON text."""
-        return None if value is None else msgspec.json.encode(value).decode()
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:  # noqa: ARG002
-        """What the text says, as the type it had."""
-        return None if value is None else self._decoder.decode(value)
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def column_type(hint: Any) -> tuple[TypeEngine[Any], bool]:

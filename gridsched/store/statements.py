@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gridsched.store.columns import Converted
 from gridsched.store.session import Text
 from gridsched.store.tables import Kind
 
@@ -21,7 +22,7 @@ Convert = Callable[[Any], Any]
 Row = Sequence[Any]
 Where = Mapping[str, Any]
 
-_CONVERTED = (sa.types.TypeDecorator, sa.Boolean)
+_REMEMBERED = 10_000
 _SEVERAL = (tuple, list, set, frozenset)
 
 
@@ -35,11 +36,12 @@ class Statements:
         self._read = attrgetter(*kind.paths.values())
         self.fields = tuple(name for name, path in kind.paths.items() if name == path and name in kind.record.__dataclass_fields__)
         types = {name: kind.table.c[name].type for name in self._names}
-        self._into = {name: _into(type_, dialect) for name, type_ in types.items()}
-        out_of = [_out_of(types[name], dialect) for name in self.fields]
+        self._into = {name: _into(type_) for name, type_ in types.items()}
+        out_of = [_out_of(types[name]) for name in self.fields]
         self._encoders = [(place, into) for place, name in enumerate(self._names) if (into := self._into[name])]
         self._decoders = [(place, convert) for place, convert in enumerate(out_of) if convert]
         self._key_places = [self._names.index(name) for name in kind.key]
+        self._met: dict[Row, Any] = {}
         self._kept: dict[tuple[Any, ...], Text] = {}
 
     # -- rows and records
@@ -48,14 +50,25 @@ class Statements:
         """The record's values in column order, as the driver takes them."""
         values = list(self._read(record))
         for place, convert in self._encoders:
-            values[place] = convert(values[place])
+            if values[place] is not None:
+                values[place] = convert(values[place])
         return values
 
     def record(self, row: Row) -> Any:
-        """The record of a row that `find` or `get` gave."""
+        """The record of a row that `find` or `get` gave. Records are frozen, so equal rows share one: most rows change rarely."""
+        row = tuple(row)
+        found = self._met.get(row)
+        if found is None:
+            if len(self._met) >= _REMEMBERED:
+                self._met.clear()
+            found = self._met[row] = self._record(row)
+        return found
+
+    def _record(self, row: Row) -> Any:
         values = list(row)
         for place, convert in self._decoders:
-            values[place] = convert(values[place])
+            if values[place] is not None:
+                values[place] = convert(values[place])
         return self.kind.record(**dict(zip(self.fields, values, strict=True)))
 
     def key(self, row: Row) -> tuple[Any, ...]:
@@ -76,16 +89,17 @@ class Statements:
         """Select by key."""
         if len(key) != len(self.kind.key):
             raise TypeError(f"{self.kind.record.__name__} has the key {self.kind.key}, got {key!r}")
-        return self.find(dict(zip(self.kind.key, key, strict=True)), order="", limit=None)
+        shape = tuple((name, "is") for name in self.kind.key)
+        text = self._text(("get",), lambda: self._select().where(*self._conditions(shape)))
+        return text.sql, [self._value(name, value) for name, value in zip(self.kind.key, key, strict=True)]
 
     def find(self, where: Where, *, order: str, limit: int | None) -> tuple[str, list[Any]]:
         """Select what matches ``where``."""
-        table = self.kind.table
         shape = _shape(where)
         text = self._text(
             ("find", shape, order, limit is None),
             lambda: (
-                sa.select(*(table.c[name] for name in self.fields))
+                self._select()
                 .where(*self._conditions(shape))
                 .order_by(*self._order(order))
                 .limit(None if limit is None else sa.bindparam("limit_", type_=sa.BigInteger))
@@ -135,6 +149,9 @@ class Statements:
         if kept is None:
             kept = self._kept[shape] = Text(write(), self._dialect)
         return kept
+
+    def _select(self) -> sa.Select[Any]:
+        return sa.select(*(self.kind.table.c[name] for name in self.fields))
 
     def _insert_one(self) -> Any:
         return self._insert().values({name: sa.bindparam(name) for name in self._names})
@@ -202,14 +219,14 @@ def _shape(where: Where) -> tuple[tuple[str, str], ...]:
     return tuple((name, "null" if value is None else "any" if isinstance(value, _SEVERAL) else "is") for name, value in where.items())
 
 
-def _into(type_: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Convert | None:
+def _into(type_: sa.types.TypeEngine[Any]) -> Convert | None:
     """From a record's value to the driver's; None where they are the same."""
-    return type_.dialect_impl(dialect).bind_processor(dialect) if isinstance(type_, _CONVERTED) else None
+    return type_.stored if isinstance(type_, Converted) else None
 
 
-def _out_of(type_: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Convert | None:
-    """From the driver's value to a record's."""
-    return type_.dialect_impl(dialect).result_processor(dialect, None) if isinstance(type_, _CONVERTED) else None
+def _out_of(type_: sa.types.TypeEngine[Any]) -> Convert | None:
+    """From the driver's value to a record's; SQLite keeps a truth as 0 or 1."""
+    return type_.kept if isinstance(type_, Converted) else bool if isinstance(type_, sa.Boolean) else None
 
 
 def _driver_type(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
