@@ -40,6 +40,7 @@ _STATUS_S = 0.5
 _DEATHS = 5
 _OBSTINATE_S = 30.0
 _LEAVE_S = 5.0
+_SHORTEST_SAVE_S = 0.2
 _REMEMBERED = 16
 
 
@@ -130,6 +131,7 @@ class Agent:
         now_s = self._monotonic()
         self._do_later(now_s)
         self._look_at_device(now_s)
+        self.contact.look()
         order = self._order()
         action = next_action(order, self._local(order, now_s))
         self._move(action, order, now_s)
@@ -160,7 +162,8 @@ class Agent:
             return True
         if self._leaving_s is None:
             return False
-        return self._held is None or self._held.phase is Phase.FINISHED or self._monotonic() >= self._leaving_s
+        done = self._held is None and self._order() is None and not self._returns.waiting
+        return done or self._monotonic() >= self._leaving_s
 
     def _on_leave(self) -> None:
         if self._leaving_s is None:
@@ -174,6 +177,10 @@ class Agent:
         orders = self.contact.orders
         if orders is None or orders.order is None or (orders.order.lease_id, orders.order.generation) in self._over:
             return None
+        if self._held is None and self._returns.holds(orders.order.lease_id):
+            # Finished by an agent before this one; the lease is kept alive until the daemon has answered.
+            steps = orders.order.unit.steps
+            self._held = Held(order=orders.order, run=0, phase=Phase.FINISHED, since_s=self._monotonic(), step=steps, executed_before=steps)
         if self._held is not None and self._same(orders.order):
             self._held.order = orders.order
         return orders.order
@@ -188,14 +195,14 @@ class Agent:
         return Phase.FINISHED if order is not None and self._returns.holds(order.lease_id) else Phase.NONE
 
     def _local(self, order: Order | None, now_s: float) -> Local:
-        held, unsent = self._held, self.contact.unsent
+        held = self._held
         identity = held.order if held is not None else order
         local = Local(
             phase=self._phase(order),
             lease_id=identity.lease_id if identity is not None else "",
             generation=identity.generation if identity is not None else 0,
             unit_id=identity.unit.unit_id if identity is not None else "",
-            opted_in=unsent is None or unsent.opted_in,
+            opted_in=self.contact.opted_in,
             consent_ended=self.contact.consent_ended(now_s),
             device=self._device_state(),
             silent=self.contact.silent(now_s),
@@ -241,6 +248,7 @@ class Agent:
         self.reason = action.reason
         if action.move is Move.NOTHING:
             return
+        self._status_s = now_s - _STATUS_S  # to be shown at once
         log.info("%s: %s", action.move.value, action.reason, extra={"action": action.move.value, "reason": action.reason})
         if action.move is Move.DROP:
             self._drop(now_s)
@@ -283,16 +291,18 @@ class Agent:
                 order=order, run=self._runs, phase=Phase.STARTING, since_s=now_s, executed_before=self._home.effort(order.lease_id)
             )
         self._held.new_run(self._runs, now_s)
-        self._trainer.train(
-            Train(
-                run=self._runs,
-                unit=order.unit,
-                continuation=order.continuation,
-                continuation_step=order.continuation_step,
-                save_every_s=max(self._settings.save_every.total_seconds() / self.contact.speed, 0.2),
-                share=self._share(order),
-            )
+        message = Train(
+            run=self._runs,
+            unit=order.unit,
+            continuation=order.continuation,
+            continuation_step=order.continuation_step,
+            save_every_s=max(self._settings.save_every.total_seconds() / self.contact.speed, _SHORTEST_SAVE_S),
+            share=self._share(order),
         )
+        try:
+            self._trainer.train(message)
+        except OSError as error:
+            self._on_death(f"cannot be started: {error}")
 
     def _share(self, order: Order) -> float:
         """The part of the time that keeps the mean draw within the leased power, and to how hard the owner lets it work."""
@@ -320,6 +330,8 @@ class Agent:
     def _on_over(self, lease_id: str, generation: int) -> None:
         """The daemon has closed this lease; orders that were on their way when it did are stale."""
         self._over = [*self._over[-_REMEMBERED:], (lease_id, generation)]
+        if self._leaving_s is not None:
+            self._leaving_s = self._monotonic()  # the daemon may offer more; this node is gone
         held = self._held
         if held is not None and (held.order.lease_id, held.order.generation) == (lease_id, generation):
             self._drop(self._monotonic())
@@ -423,9 +435,8 @@ class Agent:
 
     def _compose(self) -> Callable[[], Sync]:
         """The sync as things stand; the meter's age is filled in when it is sent."""
-        report = (
-            self._held.report(speed=self.contact.speed) if self._held is not None and self._held.phase is not Phase.HANDING_OVER else None
-        )
+        self._metering.pace(self.contact.speed)
+        report = None if self._held is None else self._held.report(speed=self.contact.speed)
         device = self._device_state().value
         meter = self._metering.reporter()
         self._note_stuck("register", self._metering.stuck)

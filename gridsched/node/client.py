@@ -101,13 +101,15 @@ class Client:
         with path.open("rb") as file:
             while offset < total:
                 file.seek(offset)
-                offset = self._put_piece(digest, file.read(PIECE_BYTES), offset, total)
+                before, offset = offset, self._put_piece(digest, file.read(PIECE_BYTES), offset, total)
+                if offset <= before:
+                    raise Unreachable(f"{self.url} does not take blob {digest[:12]} beyond byte {offset}; trying again later")
 
     def _received(self, digest: str, total: int) -> int:
         """Bytes of the blob that the daemon has."""
         with self._answer("HEAD", f"/v1/blobs/{digest}", accept=(404,)) as answer:
             if answer.status_code == 404:
-                return min(int(answer.headers.get("Upload-Offset", "0")), total - 1)
+                return min(_offset(answer, 0), total - 1)
             return total
 
     def _put_piece(self, digest: str, piece: bytes, offset: int, total: int) -> int:
@@ -115,7 +117,7 @@ class Client:
         where = {"Content-Range": f"bytes {offset}-{offset + len(piece) - 1}/{total}", "Content-Type": "application/octet-stream"}
         with self._answer("PUT", f"/v1/blobs/{digest}", data=piece, headers=where) as answer:
             if answer.status_code == 202:
-                return int(answer.headers.get("Upload-Offset", str(offset + len(piece))))
+                return _offset(answer, offset + len(piece))
             return total
 
     @contextmanager
@@ -166,6 +168,11 @@ def _decoded(answer: requests.Response, kind: type[T]) -> T:
         return decode(answer.content, kind)
     except MessageError as error:
         raise Unreachable(f"{answer.url} answered with something else than a {kind.__name__}; is this a gridsched daemon?") from error
+
+
+def _offset(answer: requests.Response, default: int) -> int:
+    text = answer.headers.get("Upload-Offset", "")
+    return int(text) if text.isdecimal() else default
 
 
 def _pieces(answer: requests.Response) -> Iterator[bytes]:

@@ -4,10 +4,11 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from gridsched.clock import SystemClock
-from gridsched.core.errors import DuplicateIdentity, Forbidden, GridschedError, InvalidInput, Unauthorized
+from gridsched.core.errors import DuplicateIdentity, Forbidden, GridschedError, InvalidInput, StorageFull, Unauthorized
 from gridsched.node.channel import backoff_s
 from gridsched.node.client import Client
 from gridsched.node.line import Line
@@ -104,7 +105,7 @@ class Contact:
 
     @property
     def opted_in(self) -> bool:
-        """The owner's word where it is newer than the daemon's."""
+        """The owner's word where it is newer than the daemon's; what a page or another program chose comes from there."""
         if self._unsent is not None:
             return self._unsent.opted_in
         return self.orders is not None and self.orders.consent.opted_in
@@ -117,7 +118,6 @@ class Contact:
 
     def turn(self, now_s: float) -> None:
         """Say what is due, if nothing is being said."""
-        self._look_at_choice()
         if self._calling or self.fatal is not None:
             return
         if now_s < self._due_s and (self._failures or self._unsent is None):
@@ -193,11 +193,13 @@ class Contact:
         self._greeted = True
 
     def _chosen(self, choice: Choice) -> None:
-        self._home.set_sent_choice(choice.choice_id)
+        with suppress(StorageFull):  # then the next agent says it again, which changes nothing
+            self._home.set_sent_choice(choice.choice_id)
         if self._unsent is choice:
             self._unsent = None
 
-    def _look_at_choice(self) -> None:
+    def look(self) -> None:
+        """See whether the owner has chosen anew; what they chose holds from this moment, whatever the daemon knows."""
         stamp = self._home.choice_stamp()
         if stamp == self._stamp:
             return

@@ -45,6 +45,9 @@ class ThreadLine:
             except GridschedError as problem:
                 error = problem
                 self._deliver(lambda: failed(error))
+            except Exception as problem:  # noqa: BLE001 (a bug of ours must end the agent, not silence one of its threads)
+                bug = problem
+                self._deliver(lambda: _raise(bug))
             else:
                 self._deliver(lambda: then(answer))
 
@@ -58,3 +61,7 @@ class ThreadLine:
         while (one := self._calls.get()) is not None:
             one()
         self._client.close()
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -21,6 +21,12 @@ class Metering:
         self.register = Register(energy_j=0.0, power_w=0.0, method="estimated")
         self.stuck = ""
 
+    def pace(self, speed: float) -> None:
+        """The daemon's clock runs at ``speed`` from now on; what was drawn before is counted at the old one."""
+        if speed != self._speed:
+            self.reporter()
+            self._speed = self._kept.speed = speed
+
     def reporter(self) -> Callable[[], MeterReport | None]:
         """Read now; the function given back makes the report, with the register's age at that moment in clock seconds."""
         read_s = self._monotonic()

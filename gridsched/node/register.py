@@ -26,7 +26,7 @@ class KeptRegister:
     def __init__(self, meter: Meter, path: Path, *, speed: float, write: Write = write_durable) -> None:
         self._meter = meter
         self._path = path
-        self._speed = speed
+        self.speed = speed
         self._write = write
         self._kept_j = self._load()
         self._last_j = meter.read().energy_j
@@ -34,7 +34,7 @@ class KeptRegister:
     def read(self) -> Register:
         """The register now; raises StorageFull where it could not be kept."""
         now = self._meter.read()
-        total_j = self._kept_j + max(now.energy_j - self._last_j, 0.0) * self._speed
+        total_j = self._kept_j + max(now.energy_j - self._last_j, 0.0) * self.speed
         if total_j != self._kept_j:
             self._write(self._path, json.dumps({"energy_j": total_j, "method": now.method}).encode())
         self._kept_j, self._last_j = total_j, now.energy_j

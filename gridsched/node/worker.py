@@ -133,7 +133,10 @@ class Saver:
 
 
 class Worker:
-    """One child's life. A program stays loaded from one unit to the next."""
+    """One child's life. A program stays loaded from one unit to the next.
+
+    ``effort`` is what an owner's limit is a share of: seconds of processor time, or plain seconds where the work is done elsewhere.
+    """
 
     def __init__(
         self,
@@ -145,7 +148,9 @@ class Worker:
         *,
         save: Callable[[Path, Continuation], Path] = save_continuation,
         write: Write = write_durable,
+        effort: Callable[[], float] = time.process_time,
     ) -> None:
+        self._effort = effort
         self._home = home
         self._gate = gate
         self._mail = mailbox
@@ -180,7 +185,7 @@ class Worker:
                 self._rest(unit, saver, pace)
                 saved_at = told_at = time.monotonic()
                 continue
-            before = time.monotonic()
+            before, effort_before = time.monotonic(), self._effort()
             unit.step()
             now = time.monotonic()
             pace.worked_s += now - before
@@ -191,7 +196,7 @@ class Worker:
                 self._tell(self._progress(unit, saver, pace))
                 told_at = now
             if self._mail.share < 1:
-                self._hold_back(train.run, pace, now - before)
+                self._hold_back(train.run, pace, worked_s=now - before, effort_s=self._effort() - effort_before)
         saver.settle()
         self._finish(train, unit, pace)
 
@@ -209,9 +214,9 @@ class Worker:
             raise Ended
         self._tell(self._progress(unit, saver, pace))
 
-    def _hold_back(self, run: int, pace: "_Pace", worked_s: float) -> None:
-        """Rest after a step, so that the mean draw keeps to the owner's limit."""
-        rest_s = worked_s * (1 / max(self._mail.share, 0.01) - 1)
+    def _hold_back(self, run: int, pace: "_Pace", *, worked_s: float, effort_s: float) -> None:
+        """Rest after a step, so that the mean draw keeps to the owner's limit. A step that had to wait for the processor has rested."""
+        rest_s = max(effort_s / max(self._mail.share, 0.01) - worked_s, 0.0)
         self._mail.wait(rest_s, lambda: not self._gate.open or self._mail.ended(run))
         pace.worked_s += rest_s
 
@@ -369,7 +374,8 @@ def main(arguments: list[str] | None = None) -> None:
     tell(Ready(runtime=hardware_class(device, options.threads)))
     with Gate(options.home / "gate", owner=False) as gate:
         make: MakeRuntime = lambda prog, tensors: TorchRuntime(prog, tensors, device=device, threads=options.threads)  # noqa: E731
-        Worker(Home(options.home), gate, mailbox, tell, make).work()
+        effort = time.process_time if device == "cpu" else time.monotonic
+        Worker(Home(options.home), gate, mailbox, tell, make, effort=effort).work()
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from typing import Any
 from gridsched import wire
 from gridsched.core.errors import DuplicateIdentity, GridschedError, LeaseLost, NotFound, Unauthorized, http_status
 
-TOKEN = "token-of-n1"  # noqa: S105 (a fake's)
+TOKEN = "token-of-n1"
 
 
 @dataclass
 class Fault:
-    """``drop``: no answer, nothing done; ``lose_answer``: done but not answered; ``cut``: half an upload or download; or an error to answer."""
+    """``drop``: no answer, nothing done; ``lose_answer``: done, not answered; ``cut``: half an upload or download; or an error to answer."""
 
     path: str
     kind: str | GridschedError
@@ -44,6 +44,7 @@ class FakeDaemon:
     calls: list[tuple[str, str]] = field(default_factory=list)
     instance: str = ""
     port: int = 0
+    away: bool = False
 
     def __enter__(self) -> "FakeDaemon":
         self.changed = threading.Condition()
@@ -55,6 +56,7 @@ class FakeDaemon:
 
     def start(self) -> None:
         daemon = self
+        self.away = False
 
         class Handler(_Handler):
             fake = daemon
@@ -67,10 +69,10 @@ class FakeDaemon:
 
     def stop(self) -> None:
         """Away: connections are refused until ``start``, on the same port."""
+        self.away = True
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
-        self.away = True
 
     @property
     def url(self) -> str:
@@ -147,6 +149,7 @@ class FakeDaemon:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeDaemon
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
@@ -166,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, handle: Callable[[], None]) -> None:
         fake = self.fake
         with fake.changed:
-            fake.calls.append((self.command, self.path))
+            if not fake.away:
+                fake.calls.append((self.command, self.path))
             fault = next((fault for fault in fake.faults if fault.matches(self.command, self.path)), None)
             self.fault = fault.kind if fault is not None else None
             if fault is not None:
@@ -177,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if isinstance(self.fault, GridschedError):
                     self._body()
                     raise self.fault
-                if self.fault == "drop":
+                if self.fault == "drop" or fake.away:
                     self.close_connection = True
                     return
                 handle()
