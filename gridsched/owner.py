@@ -3,8 +3,12 @@
 The owner's Python runs here and only here. What leaves is a program (a graph from an allow-list), a dataset and numbers.
 """
 
+import csv
+import gzip
 import hashlib
-from collections.abc import Callable, Mapping
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,18 +144,38 @@ def read_table(path: Path, *, label: str) -> dict[str, Array]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    import pandas as pd  # for this command alone
+    names, rows = _csv(path)
+    if label not in names:
+        raise DatasetError(f"{path} has no column {label!r}; name the label with --label, one of {', '.join(names[-5:])}")
+    columns = {name: _numbers([row[place] for row in rows], f"{path}: column {name!r}") for place, name in enumerate(names)}
+    labels = columns.pop(label)
+    return {"x": np.stack(list(columns.values()), axis=1).astype(np.float32), "y": labels}
 
+
+def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows, every row as long as the header."""
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        names, *rows = csv.reader(io.StringIO(text, newline=""))
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as CSV: {error}") from error
-    if label not in table:
-        raise DatasetError(f"{path} has no column {label!r}; name the label with --label, one of {', '.join(map(str, table.columns[-5:]))}")
-    values = table.drop(columns=label)
-    wrong = [str(name) for name in values if values[name].dtype.kind not in "biuf" or values[name].isna().any()]
-    if wrong:
-        raise DatasetError(f"{path}: column {wrong[0]!r} has text or gaps; a dataset needs numbers in every row")
-    labels = table[label].to_numpy()
-    whole = labels.dtype.kind in "biu"
-    return {"x": values.to_numpy(dtype=np.float32), "y": labels.astype(np.int64 if whole else np.float32)}
+    rows = [row for row in rows if row]
+    ragged = next((number for number, row in enumerate(rows, start=1) if len(row) != len(names)), None)
+    if ragged or len(set(names)) != len(names) or len(names) < 2 or not rows:
+        what = f"row {ragged} is not as long as the header" if ragged else "it needs rows below a header of two or more distinct names"
+        raise DatasetError(f"{path} cannot be read as a table: {what}")
+    return names, rows
+
+
+def _numbers(cells: Sequence[str], where: str) -> Array:
+    """Whole numbers as int64, others as float32."""
+    try:
+        if all(cell.strip().lstrip("+-").isdecimal() for cell in cells):
+            return np.array([int(cell) for cell in cells], dtype=np.int64)
+        values = np.array([float(cell) for cell in cells], dtype=np.float32)
+    except (ValueError, OverflowError) as error:
+        raise DatasetError(f"{where} has text or gaps; a dataset needs numbers in every row") from error
+    if not np.isfinite(values).all():
+        raise DatasetError(f"{where} has text or gaps; a dataset needs numbers in every row")
+    return values
