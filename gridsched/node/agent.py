@@ -6,26 +6,27 @@ Stopping the child never waits for the network, and nothing is lost while the da
 """
 
 import logging
-import os
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gridsched.core.errors import GridschedError, StorageFull
-from gridsched.core.fleet import DeviceState
+from gridsched.core.errors import StorageFull
 from gridsched.node.cache import BlobCache
 from gridsched.node.channel import backoff_s
 from gridsched.node.contact import Contact, real_seconds
 from gridsched.node.decide import Action, Local, Move, Phase, next_action
+from gridsched.node.device import Device
 from gridsched.node.held import Held
-from gridsched.node.limits import DeviceSample, device_state, sample_device
+from gridsched.node.limits import DeviceSample, sample_device
 from gridsched.node.line import Line
 from gridsched.node.metering import Metering
 from gridsched.node.pipe import Done, Event, Failed, Need, Progress, Ready, Train
 from gridsched.node.returns import Returns
 from gridsched.node.settings import NodeSettings
+from gridsched.node.show import describe
 from gridsched.node.state import Finished, Home, Identity, Status
+from gridsched.node.supply import Supply
 from gridsched.node.trainer import Trainer
 from gridsched.ports import Meter
 from gridsched.wire import Order, Orders, Sync
@@ -35,11 +36,11 @@ __all__ = ["Agent", "Lines"]
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.1
-_SAMPLE_S = 2.0
 _STATUS_S = 0.5
 _DEATHS = 5
 _OBSTINATE_S = 30.0
 _LEAVE_S = 5.0
+_RETRY_S = 1.0
 _SHORTEST_SAVE_S = 0.2
 _REMEMBERED = 16
 
@@ -86,19 +87,19 @@ class Agent:
         self._returns = Returns(
             home, self.contact, self._lines.talk, self._lines.send, meter=self._metering.reporter, over=self._on_over, monotonic=monotonic
         )
-        self._cache = BlobCache(home.blobs, limit_bytes=settings.cache_bytes)
+        self._supply = Supply(
+            BlobCache(home.blobs, limit_bytes=settings.cache_bytes), self._lines.fetch, got=self._trainer.fetched, stuck=self._note_stuck
+        )
         self._held: Held | None = None
         self._over: list[tuple[str, int]] = []
         self._runs = 0
         self._idle_since_s = monotonic()
         self._leaving_s: float | None = None
-        self._device = DeviceState.FREE
-        self._sampled_s = -_SAMPLE_S
-        self._stuck: dict[str, str] = {}
-        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._device = Device(home.folder, settings.limits, sample)
+        self._unposted: list[Finished] = []
+        self._post_due_s = 0.0
         self._status: Status | None = None
         self._status_s = -_STATUS_S
-        self._failures = 0
         self.reason = "starting"
 
     # The loop.
@@ -129,7 +130,8 @@ class Agent:
     def tick(self) -> None:
         """One turn."""
         now_s = self._monotonic()
-        self._do_later(now_s)
+        self._supply.turn(now_s)
+        self._post_finished(now_s)
         self._look_at_device(now_s)
         self.contact.look()
         order = self._order()
@@ -162,7 +164,7 @@ class Agent:
             return True
         if self._leaving_s is None:
             return False
-        done = self._held is None and self._order() is None and not self._returns.waiting
+        done = self._held is None and self._order() is None and not (self._returns.waiting or self._unposted)
         return done or self._monotonic() >= self._leaving_s
 
     def _on_leave(self) -> None:
@@ -204,7 +206,7 @@ class Agent:
             unit_id=identity.unit.unit_id if identity is not None else "",
             opted_in=self.contact.opted_in,
             consent_ended=self.contact.consent_ended(now_s),
-            device=self._device_state(),
+            device=self._device.state,
             silent=self.contact.silent(now_s),
             waited=self.contact.waited(now_s),
             leaving=self._leaving_s is not None,
@@ -220,26 +222,11 @@ class Agent:
         )
 
     def _look_at_device(self, now_s: float) -> None:
-        if now_s - self._sampled_s < _SAMPLE_S:
-            return
-        self._sampled_s = now_s
-        state = device_state(self._sample(self._home.folder), self._settings.limits, before=self._device)
-        if state is not self._device:
-            log.info("the device is %s", state.value, extra={"action": "device", "device": state.value})
-            self._device = state
+        if self._device.look(now_s):
             self.contact.hurry()
-
-    def _device_state(self) -> DeviceState:
-        return DeviceState.DISK_FULL if self._stuck else self._device
 
     def _note_stuck(self, where: str, why: str) -> None:
-        if why and where not in self._stuck:
-            log.error("%s", why, extra={"action": "disk_full"})
-            self.contact.hurry()
-        if why:
-            self._stuck[where] = why
-        elif self._stuck.pop(where, None) is not None:
-            log.info("there is room on the disk again", extra={"action": "disk_free"})
+        if self._device.stuck(where, why):
             self.contact.hurry()
 
     # Moving.
@@ -353,7 +340,7 @@ class Agent:
         if isinstance(event, Ready):
             self.contact.trains_with(event.runtime)
         elif isinstance(event, Need):
-            self._fetch(event.digest)
+            self._supply.order(event.digest)
         elif held is None or event.run != held.run:
             return
         elif isinstance(event, Progress):
@@ -381,22 +368,26 @@ class Agent:
             metrics=event.metrics,
             digests=event.digests,
         )
-        self._post(finished)
+        self._unposted.append(finished)
 
-    def _post(self, finished: Finished) -> None:
+    def _post_finished(self, now_s: float) -> None:
+        """Into the outbox with what is finished; on a full disk it waits in memory."""
+        if not self._unposted or now_s < self._post_due_s:
+            return
         try:
-            self._returns.add(finished)
+            self._returns.add(self._unposted[0])
         except StorageFull as error:
             self._note_stuck("outbox", str(error))
-            self._later.append((self._monotonic() + 1.0, lambda: self._post(finished)))
+            self._post_due_s = now_s + _RETRY_S
         else:
+            del self._unposted[0]
             self._note_stuck("outbox", "")
 
     def _on_death(self, words: str) -> None:
         """The child died unasked: begin again from what is saved, later each time, and give up in the end."""
         held, now_s = self._held, self._monotonic()
         log.warning("the training process %s", words, extra={"action": "worker_died"})
-        self._stuck.pop("child", None)
+        self._device.stuck("child", "")
         if held is None or held.phase in (Phase.FINISHED, Phase.REFUSED):
             return
         if held.phase is Phase.HANDING_OVER:
@@ -409,77 +400,29 @@ class Agent:
         held.turn(Phase.REFUSED if given_up else Phase.SHELVED, now_s, f"the training process {words}")
         self.contact.hurry()
 
-    def _fetch(self, digest: str) -> None:
-        def fetched(_: Path) -> None:
-            self._failures = 0
-            self._note_stuck("cache", "")
-            self._trainer.fetched(digest)
-
-        def failed(error: GridschedError) -> None:
-            if isinstance(error, StorageFull):
-                self._note_stuck("cache", str(error))
-            elif not self._failures:
-                log.warning("a download failed: %s", error, extra={"action": "download_failed"})
-            self._later.append((self._monotonic() + backoff_s(self._failures, first_s=0.25, longest_s=15.0), lambda: self._fetch(digest)))
-            self._failures += 1
-
-        self._lines.fetch.call(lambda client: self._cache.fetch(digest, client), fetched, failed)
-
-    def _do_later(self, now_s: float) -> None:
-        due = [call for at_s, call in self._later if at_s <= now_s]
-        self._later = [(at_s, call) for at_s, call in self._later if at_s > now_s]
-        for call in due:
-            call()
-
     # Telling.
 
     def _compose(self) -> Callable[[], Sync]:
         """The sync as things stand; the meter's age is filled in when it is sent."""
         self._metering.pace(self.contact.speed)
         report = None if self._held is None else self._held.report(speed=self.contact.speed)
-        device = self._device_state().value
+        device = self._device.state.value
         meter = self._metering.reporter()
         self._note_stuck("register", self._metering.stuck)
         return lambda: Sync(instance=self.contact.instance, device=device, lease=report, meter=meter(), clock_s=self.contact.wall_s())
 
     def _show(self, phase: Phase, reason: str) -> None:
         self._status_s = self._monotonic()
-        held, orders, register = self._held, self.contact.orders, self._metering.register
-        status = Status(
-            node_id=self._identity.node_id,
-            phase=phase.value,
-            reason=next(iter(self._stuck.values()), "") or reason,
-            connected=self.contact.connected,
-            last_contact=self.contact.last_contact,
-            device=self._device_state().value,
-            power_w=register.power_w,
-            energy_j=register.energy_j,
-            opted_in=self.contact.opted_in,
-            waiting_updates=self._returns.waiting,
-            finished_units=self._returns.accepted,
-            pid=os.getpid(),
+        status = describe(
+            self._identity.node_id,
+            phase,
+            reason,
+            contact=self.contact,
+            held=self._held,
+            register=self._metering.register,
+            device=self._device,
+            returns=self._returns,
         )
-        if held is not None:
-            unit = held.order.unit
-            status = replace(
-                status,
-                job_id=unit.job_id,
-                unit_id=unit.unit_id,
-                step=held.step,
-                steps=unit.steps,
-                speed=held.report(speed=self.contact.speed).speed,
-            )
-        if orders is not None:
-            consent = orders.consent
-            status = replace(
-                status,
-                node_reason=orders.node_reason,
-                earned_micro=orders.earned_micro,
-                consent_left_s=consent.left_s,
-                max_w=consent.max_w,
-                min_reward_micro_per_kwh=consent.min_reward_micro_per_kwh,
-                notice=orders.notice,
-            )
         if status != self._status:
             self._home.set_status(status)
             self._status = status

@@ -10,18 +10,18 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 
 from gridsched.core.errors import BlobCorrupt, GridschedError, StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.files import Write, write_durable
-from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Progress, Ready, Train, Wake, line, order
+from gridsched.node.mailbox import Mailbox
+from gridsched.node.pipe import Done, Event, Failed, Gate, Need, Progress, Ready, Train, line
+from gridsched.node.saver import Saver
 from gridsched.node.settings import Priority
 from gridsched.node.state import Home
 from gridsched.train import codec, program
@@ -31,7 +31,7 @@ from gridsched.train.tensors import Array, file_digest
 from gridsched.train.unit import Continuation, Metrics, Runtime, UnitRun
 from gridsched.train.version import read_version
 
-__all__ = ["Ended", "Mailbox", "MakeRuntime", "Worker", "main"]
+__all__ = ["Ended", "MakeRuntime", "Worker", "main"]
 
 MakeRuntime = Callable[[program.Program, Mapping[str, Array]], Runtime]
 
@@ -41,95 +41,6 @@ _RETRY_S = 1.0
 
 class Ended(Exception):
     """The run was dropped, or the agent is gone."""
-
-
-class Mailbox:
-    """Orders as they arrive, read by a thread of its own so that a drop or the agent's death is seen between any two steps."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._changed = threading.Condition()
-        self._waiting: deque[Train] = deque()
-        self._dropped = 0
-        self.orphaned = False
-        self.share = 1.0
-        self._thread = threading.Thread(target=self._read, name="mailbox", daemon=True)
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until the agent has closed its end."""
-        self._thread.join()
-
-    def next(self) -> Train | None:
-        """The next run, or None when the agent is gone."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self.orphaned)
-            return self._waiting.popleft() if self._waiting and not self.orphaned else None
-
-    def ended(self, run: int) -> bool:
-        """Whether that run is dropped, or the agent gone."""
-        return self.orphaned or run <= self._dropped
-
-    def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
-        """Wait for ``until`` to hold, at most ``seconds`` (None: however long); it is asked again at every line. Whether it holds."""
-        with self._changed:
-            return self._changed.wait_for(until, timeout=seconds)
-
-    def _read(self) -> None:
-        for data in self._source:
-            with self._changed:
-                self._take(order(data))
-                self._changed.notify_all()
-        with self._changed:
-            self.orphaned = True
-            self._changed.notify_all()
-
-    def _take(self, message: Train | Fetched | Drop | Wake) -> None:
-        if isinstance(message, Train):
-            self._waiting.append(message)
-        elif isinstance(message, Drop):
-            self._dropped = max(self._dropped, message.run)
-            self._waiting = deque(train for train in self._waiting if train.run > self._dropped)
-        elif isinstance(message, Wake):
-            self.share = message.share
-
-
-class Saver:
-    """Writes continuations beside the training, one at a time; what comes while it writes is skipped."""
-
-    def __init__(self, folder: Path, save: Callable[[Path, Continuation], Path]) -> None:
-        self._folder = folder
-        self._save = save
-        self._thread: threading.Thread | None = None
-        self.step = 0
-        self.stuck = ""
-
-    def begin(self, saved: Continuation) -> None:
-        """Write ``saved`` in the background, unless one is being written."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._write, args=(saved,), name="saver")
-            self._thread.start()
-
-    def now(self, saved: Continuation) -> None:
-        """Write ``saved`` before returning; ``stuck`` says if that failed."""
-        self.settle()
-        self._write(saved)
-
-    def settle(self) -> None:
-        """Wait for a write under way."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _write(self, saved: Continuation) -> None:
-        try:
-            self._save(self._folder, saved)
-        except StorageFull as error:
-            self.stuck = str(error)
-        else:
-            self.step, self.stuck = saved.step, ""
 
 
 class Worker:

@@ -17,7 +17,7 @@ TOKEN = "token-of-n1"
 
 @dataclass
 class Fault:
-    """``drop``: no answer, nothing done; ``lose_answer``: done, not answered; ``cut``: half an upload or download; or an error to answer."""
+    """``drop``: no answer, nothing done; ``lose_answer``: done, not answered; ``cut``: half a transfer; or an error to answer."""
 
     path: str
     kind: str | GridschedError

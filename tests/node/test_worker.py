@@ -11,9 +11,10 @@ import pytest
 
 from gridsched.core.errors import StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
+from gridsched.node.mailbox import Mailbox
 from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Order, Progress, Train, Wake, line
 from gridsched.node.state import Home
-from gridsched.node.worker import Mailbox, Worker
+from gridsched.node.worker import Worker
 from gridsched.train.checkpoint import latest_file, save_continuation
 from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import Continuation

@@ -1,0 +1,59 @@
+"""Blobs for the training child: fetched over their own line, again and again where the line is bad."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from gridsched.core.errors import GridschedError, StorageFull
+from gridsched.node.cache import BlobCache
+from gridsched.node.channel import backoff_s
+from gridsched.node.line import Line
+
+__all__ = ["Supply"]
+
+log = logging.getLogger(__name__)
+
+
+class Supply:
+    """``got`` is told of each blob that lies in the cache; ``stuck`` of a full disk, and of its end."""
+
+    def __init__(self, cache: BlobCache, line: Line, *, got: Callable[[str], None], stuck: Callable[[str, str], None]) -> None:
+        self._cache = cache
+        self._line = line
+        self._got = got
+        self._stuck = stuck
+        self._wanted: list[str] = []
+        self._busy = False
+        self._failures = 0
+        self._wait = False
+        self._due_s = 0.0
+
+    def order(self, digest: str) -> None:
+        """The child needs that blob."""
+        if digest not in self._wanted:
+            self._wanted.append(digest)
+
+    def turn(self, now_s: float) -> None:
+        """Fetch the next one, when none is under way."""
+        if self._wait:
+            self._wait, self._due_s = False, now_s + backoff_s(self._failures, first_s=0.25, longest_s=15.0)
+            self._failures += 1
+        if self._busy or not self._wanted or now_s < self._due_s:
+            return
+        self._busy = True
+        digest = self._wanted[0]
+
+        def fetched(_: Path) -> None:
+            self._busy, self._failures = False, 0
+            self._wanted.remove(digest)
+            self._stuck("cache", "")
+            self._got(digest)
+
+        def failed(error: GridschedError) -> None:
+            self._busy, self._wait = False, True
+            if isinstance(error, StorageFull):
+                self._stuck("cache", str(error))
+            elif not self._failures:
+                log.warning("a download failed: %s", error, extra={"action": "download_failed"})
+
+        self._line.call(lambda client: self._cache.fetch(digest, client), fetched, failed)
