@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Daemon:
         self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm)
         self.policies = _PolicyBook(settings)
         self.sources = open_sources(settings.adapters, site=settings.folder)
-        self.http = Session(monotonic=lambda: self.clock.now().timestamp(), sleep=self.clock.sleep, now=self.clock.now)
+        self.http = Session(monotonic=time.monotonic, sleep=time.sleep, now=self.clock.now, secrets=_secrets(settings))
         self._merging = threading.Lock()
         self._doors = Doors(
             store=self.store,
@@ -264,6 +265,13 @@ def _rules(settings: Settings, clock: Clock) -> Rules:
         start_jitter=control.start_jitter,
         hand_over_after=control.hand_over_after,
     )
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Values of adapter options that must never reach a log, told by their names."""
+    words = ("key", "token", "password", "secret")
+    options = [item for table in settings.adapters for item in table.options.items()]
+    return [str(value) for name, value in options if any(word in name.lower() for word in words)]
 
 
 def _guarded(task: Task) -> Callable[[], None]:

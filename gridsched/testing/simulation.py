@@ -257,7 +257,7 @@ class Simulation:
     def call(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[T]]) -> T:
         """One verb through the real writer; a `kill_daemon` fault strikes before it."""
         self._maybe_die()
-        return self.daemon.writer.submit(verb).result()  # type: ignore[arg-type]
+        return self.daemon.writer.submit(verb).result()
 
     def _maybe_die(self) -> None:
         self.calls += 1

@@ -1,0 +1,116 @@
+"""Who is calling, and how often they may.
+
+A bearer token is known by its sha256 alone. Recognised callers are remembered, so that the hot path asks no database; a
+revocation forgets them at once.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from gridsched.core.access import Role, Token, secret_hash
+from gridsched.core.errors import Busy, Forbidden, Unauthorized
+from gridsched.core.fleet import Node
+from gridsched.ports import Store
+from gridsched.web.messages import header
+
+__all__ = ["Caller", "Gate", "Pace"]
+
+_REMEMBERED = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """``name`` is a node's id or the name of an operator's token."""
+
+    name: str
+    role: Role
+
+
+class Pace:
+    """Token buckets (Turner 1986): each key may do ``per_s`` calls a second, with two seconds' worth saved up."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._full = max(2 * per_s, 1.0)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str, at_s: float, *, name: str) -> None:
+        """One call at ``at_s`` of a monotonic clock; raises `Busy` with ``name`` where ``key`` has used its share up."""
+        left, before_s = self._buckets.get(key, (self._full, at_s))
+        left = min(left + (at_s - before_s) * self._per_s, self._full)
+        if left < 1:
+            raise Busy(f"{name} calls more than {self._per_s:g} times a second; slow down")
+        self._buckets[key] = (left - 1, at_s)
+        if len(self._buckets) > _REMEMBERED:
+            self._buckets.popitem(last=False)
+
+
+class Gate:
+    """Used on the event loop only; the store is asked in a thread."""
+
+    def __init__(self, store: Store, *, calls_per_s: float) -> None:
+        self._store = store
+        self._pace = Pace(calls_per_s)
+        self._strangers = Pace(calls_per_s)
+        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._forgotten = 0
+
+    async def node(self, scope: Scope) -> str:
+        """The id of the node that calls; raises `Unauthorized`, `Forbidden` for another role's token, `Busy`."""
+        caller = await self.caller(scope)
+        if caller.role is not Role.NODE:
+            raise Forbidden(f"{caller.name} is a token of role {caller.role}; this door is for nodes")
+        return caller.name
+
+    async def demand(self, scope: Scope, role: Role) -> Caller:
+        """The caller, whose role must cover ``role``."""
+        caller = await self.caller(scope)
+        if not caller.role.covers(role):
+            raise Forbidden(f"{caller.name} is a token of role {caller.role}; this needs {role}")
+        return caller
+
+    async def caller(self, scope: Scope) -> Caller:
+        """Whoever holds the bearer token of this request."""
+        token_hash = _token_hash(scope)
+        caller = self._known.get(token_hash) or await self._look_up(token_hash)
+        self._pace.take(token_hash, asyncio.get_running_loop().time(), name=caller.name)
+        return caller
+
+    def stranger(self) -> None:
+        """A call without a token; all of them share one pace, so that codes cannot be tried out quickly."""
+        self._strangers.take("", asyncio.get_running_loop().time(), name="whoever tries to join")
+
+    def forget(self, name: str) -> None:
+        """``name`` has been revoked: its next call asks the store, also where a look-up is under way right now."""
+        self._forgotten += 1
+        for token_hash in [key for key, caller in self._known.items() if caller.name == name]:
+            del self._known[token_hash]
+
+    async def _look_up(self, token_hash: str) -> Caller:
+        forgotten = self._forgotten
+        caller = await asyncio.to_thread(self._stored, token_hash)
+        if caller is None:
+            raise Unauthorized("this token is not valid here; a node joins again with a new code, an operator asks for a new token")
+        if forgotten == self._forgotten:
+            self._known[token_hash] = caller
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return caller
+
+    def _stored(self, token_hash: str) -> Caller | None:
+        with self._store.read() as tx:
+            for node in tx.find(Node, token_hash=token_hash, revoked_at=None):
+                return Caller(name=node.node_id, role=Role.NODE)
+            token = tx.get(Token, token_hash)
+        return None if token is None or token.revoked_at is not None else Caller(name=token.name, role=token.role)
+
+
+def _token_hash(scope: Scope) -> str:
+    authorization = header(scope, b"authorization") or b""
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not token:
+        raise Unauthorized("this needs the header Authorization: Bearer TOKEN")
+    return secret_hash(token.strip().decode("latin-1"))
