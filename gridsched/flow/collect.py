@@ -22,18 +22,17 @@ from gridsched.core.facts import (
 from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
-from gridsched.core.ledger import Account, Transfer, TransferKind, node_account
 from gridsched.core.meter import MeterMethod, MeterReading, refusal
-from gridsched.core.reward import paid_energy_j
 from gridsched.core.units import J_PER_MWH, MICRO, micro_from_rate
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
 from gridsched.flow import advance, settle
 from gridsched.flow.assign import close_lease
 from gridsched.flow.orders import Desk, open_desk, orders_for
 from gridsched.flow.rules import Rules
+from gridsched.flow.statement import statement
 from gridsched.flow.tell import lease_ended, lease_fact
 from gridsched.ports import Reply, Tx
-from gridsched.wire import ConsentChoice, HandOver, Hello, LeaseReport, MeterReport, Orders, Statement, StatementLine, Sync, UpdateNotice
+from gridsched.wire import ConsentChoice, HandOver, Hello, LeaseReport, MeterReport, Orders, Sync, UpdateNotice
 
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
@@ -368,33 +367,6 @@ def _last_words(
 def replace_notice(orders: Orders, notice: str) -> Orders:
     """``orders`` with a sentence for the node's owner."""
     return Orders(**{name: getattr(orders, name) for name in orders.__struct_fields__} | {"notice": notice})
-
-
-def statement(tx: Tx, node_id: str) -> Statement:
-    """What a node has earned, line by line; each line carries the digest that chains it to the whole ledger."""
-    account = tx.get(Account, node_account(node_id)) or Account(account_id=node_account(node_id))
-    leases = {lease.lease_id: lease for lease in tx.find(Lease, node_id=node_id)}
-    moved = tx.find(Transfer, order="sequence", credit=account.account_id, kind=(TransferKind.POST, TransferKind.REVERSE))
-    paid = tx.find(Transfer, order="sequence", debit=account.account_id)
-    lines = [
-        StatementLine(
-            transfer_id=t.transfer_id,
-            kind=t.kind.value,
-            at=t.at.isoformat(),
-            lease_id=t.lease_id,
-            amount_micro=t.amount_micro if t.credit == account.account_id else -t.amount_micro,
-            energy_j=paid_energy_j(leases[t.lease_id]) if t.lease_id in leases else None,
-            digest=t.digest,
-        )
-        for t in sorted([*moved, *paid], key=lambda t: t.sequence)
-    ]
-    return Statement(
-        node_id=node_id,
-        balance_micro=account.balance_micro,
-        pending_micro=account.credits_pending,
-        energy_j=sum(lease.energy_j for lease in leases.values()),
-        lines=lines,
-    )
 
 
 def _device(state: str) -> DeviceState:

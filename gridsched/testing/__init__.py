@@ -3,6 +3,7 @@
 from gridsched.testing.clock import ManualClock
 from gridsched.testing.faults import Fault, FaultPlan
 from gridsched.testing.invariants import check_invariants
-from gridsched.testing.simulation import SimulatedNode, Simulation
+from gridsched.testing.node import SimulatedNode
+from gridsched.testing.simulation import Simulation
 
 __all__ = ["Fault", "FaultPlan", "ManualClock", "SimulatedNode", "Simulation", "check_invariants"]

@@ -6,12 +6,10 @@ shows whether anything was lost, doubled or merged out of place.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,13 +26,15 @@ from gridsched.daemon import Daemon
 from gridsched.flow import admit, collect, ingest
 from gridsched.ports import Reply, Tx
 from gridsched.testing.clock import ManualClock
+from gridsched.testing.executor import InlineExecutor
 from gridsched.testing.faults import FaultPlan
+from gridsched.testing.node import SimulatedNode
 from gridsched.train.codec import encode
 from gridsched.train.version import Version as Model
 from gridsched.train.version import read_version
-from gridsched.wire import ConsentChoice, HandOver, Hello, Join, LeaseReport, MeterReport, Orders, Sync, UpdateNotice
+from gridsched.wire import ConsentChoice, HandOver, Hello, Join, Orders, Sync, UpdateNotice
 
-__all__ = ["POLICY", "InlineExecutor", "SimulatedNode", "Simulation"]
+__all__ = ["POLICY", "Simulation"]
 
 T = TypeVar("T")
 ZONE = "de-lu"
@@ -56,90 +56,6 @@ per_unit_eur = 0.001
 [stale_after]
 surplus = "20m"
 """
-
-
-class InlineExecutor(Executor):
-    """Keeps what it is given and runs it when told to, so that heavy work has its place in simulated time too."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Keep ``fn`` for `run_all`."""
-        future: Future[T] = Future()
-        self._waiting.append((future, partial(fn, *args, **kwargs)))
-        return future
-
-    def run_all(self) -> None:
-        """Run everything that waits."""
-        waiting, self._waiting = self._waiting, []
-        for future, call in waiting:
-            try:
-                future.set_result(call())
-            except Exception as error:  # noqa: BLE001 - handed to whoever holds the future
-                future.set_exception(error)
-
-
-@dataclass(slots=True)
-class SimulatedNode:
-    """A consumer's agent, played: it syncs, obeys orders, makes ``steps_per_s`` steps a second, and keeps its continuation on "disk".
-
-    ``power_w`` is drawn while it works. ``disk`` (saved steps by unit) and ``effort`` (executed
-    steps by lease) survive a crash; everything else starts anew.
-    """
-
-    node_id: str
-    power_w: float
-    steps_per_s: float
-    code: str
-    disk: dict[str, int] = field(default_factory=dict)
-    effort: dict[str, int] = field(default_factory=dict)
-    register_j: float = 0.0
-    instance: str = ""
-    lease: tuple[str, int] | None = None
-    unit: UnitSpec | None = None
-    step: float = 0.0
-    executed: int = 0
-    running: bool = False
-    down_until: datetime | None = None
-    out_until: datetime | None = None
-    last: datetime | None = None
-    starts: int = 0
-
-    def report(self) -> LeaseReport | None:
-        """What it says of its lease."""
-        if self.lease is None:
-            return None
-        return LeaseReport(
-            lease_id=self.lease[0],
-            generation=self.lease[1],
-            state="running" if self.running else "paused",
-            step=int(self.step),
-            steps_executed=self.executed,
-            saved_step=self.disk.get(self.unit.unit_id, 0) if self.unit else 0,
-            speed=self.steps_per_s,
-        )
-
-    def meter(self) -> MeterReport:
-        """Its register now."""
-        return MeterReport(register_j=self.register_j, age_s=0.0, power_w=self.power_w if self.running else 0.0, method="estimated")
-
-    def work(self, now: datetime) -> None:
-        """Let time pass since the last call: steps are made and energy is drawn."""
-        seconds = (now - self.last).total_seconds() if self.last else 0.0
-        self.last = now
-        if not self.running or self.unit is None:
-            return
-        before = int(self.step)
-        self.step = min(self.step + seconds * self.steps_per_s, float(self.unit.steps))
-        self.executed += int(self.step) - before
-        if self.lease is not None:
-            self.effort[self.lease[0]] = self.executed
-        self.register_j += seconds * self.power_w
-
-    def crash(self, until: datetime) -> None:
-        """Lose everything but the disk."""
-        self.down_until, self.lease, self.unit, self.running, self.instance = until, None, None, False, ""
 
 
 class Simulation:
