@@ -21,7 +21,7 @@ DAY = utc(datetime.fromisoformat("2018-01-28T00:00:00+01:00"))
 SPEED = 860.0
 """A day in 100 seconds; the template's durations are made for it."""
 
-LEAD_S = 10.0
+LEAD_S = 14.0
 """Real seconds before the day begins, in which the nodes join: the evening before, on the replayed clock."""
 
 

@@ -16,6 +16,7 @@ from gridsched.demo.spark import bar, begun_columns, by_column, strip
 __all__ = ["MOODS", "epoch_table", "render"]
 
 LINES = 6
+_UPPER_LINES = 18
 MOODS: Mapping[str, str] = MappingProxyType({"good": "green", "bad": "bright_red", "plain": "default"})
 _DIM = "grey58"
 _SURPLUS, _PRICE, _NEGATIVE, _TARGET, _DRAWN = "green", "yellow", "bright_cyan", "blue", "bright_magenta"
@@ -44,9 +45,11 @@ _WHY: Mapping[str, str] = MappingProxyType(
 )
 
 
-def render(scene: Scene, *, width: int = 100) -> RenderableType:
-    """The whole screen, ``width`` columns wide."""
-    return Group(_day(scene, width), _nodes(scene, width), _training(scene, width), _log(scene, width))
+def render(scene: Scene, *, width: int = 100, height: int = 40) -> RenderableType:
+    """The whole screen, ``width`` columns wide; on a screen of few lines the log is the first to shrink."""
+    upper = [_day(scene, width), _nodes(scene, width), _training(scene, width)]
+    left = height - _UPPER_LINES - len(scene.nodes) - 3
+    return Group(*upper, *([_log(scene, width, lines=min(left, LINES))] if left > 0 else []))
 
 
 def _panel(body: RenderableType, title: str, width: int) -> Panel:
@@ -199,9 +202,9 @@ def _rewards(scene: Scene) -> Text:
     return Text.assemble((f"{100 * paid / MICRO:.2f} ct", "bold"), (words, _DIM))
 
 
-def _log(scene: Scene, width: int) -> Panel:
-    recent = [_line(line) for line in scene.lines[-LINES:]]
-    blank = [Text() for _ in range(LINES - len(recent))]
+def _log(scene: Scene, width: int, *, lines: int) -> Panel:
+    recent = [_line(line) for line in scene.lines[-lines:]]
+    blank = [Text() for _ in range(lines - len(recent))]
     return _panel(
         Group(*recent, *blank),
         "[bold]what has happened[/]" + ("" if scene.connected else "  [bright_red]the daemon does not answer[/]"),

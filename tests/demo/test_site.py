@@ -52,11 +52,11 @@ def test_an_impossible_speed_is_refused(tmp_path: Path, speed: float) -> None:
 
 def test_each_profile_is_a_valid_node_toml_and_a_slow_machine_gives_more_of_itself(tmp_path: Path) -> None:
     found = profiles()
-    assert [(p.name, p.power_w) for p in found] == [("pc", 180.0), ("old-desktop", 110.0), ("raspberry-pi", 12.0)]
+    assert [(p.name, p.power_w) for p in found] == [("pc", 160.0), ("old-desktop", 90.0), ("raspberry-pi", 10.0)]
     for profile in found:
-        write_profile(tmp_path / profile.name, profile, pace=2.0, speed=SPEED)
+        write_profile(tmp_path / profile.name, profile, pace=1.5, speed=SPEED)
         settings = read_settings(tmp_path / profile.name / "node.toml")
-        assert settings.limits.cpu_share == pytest.approx(2 * profile.cpu_share)
+        assert settings.limits.cpu_share == pytest.approx(1.5 * profile.cpu_share)
         assert settings.meter_options == {"max_w": profile.power_w, "cores": settings.limits.cpu_share}
     write_profile(tmp_path / "all", found[0], pace=100.0, speed=SPEED)
     assert read_settings(tmp_path / "all" / "node.toml").limits.cpu_share == 1.0
