@@ -40,7 +40,7 @@ class Submission:
     blobs: Mapping[str, bytes]
 
 
-def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Mapping[str, int | None] | None = None) -> Submission:
+def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Mapping[str, object] | None = None) -> Submission:
     """Run the job file, trace its model, cut its dataset. ``changes`` override settings of its method.
 
     The job's id follows from all that decides its bits, so submitting the same thing again is the same job. Needs torch.
@@ -75,7 +75,7 @@ def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Ma
     return Submission(spec=replace(spec, job_id=_id_of(spec)), blobs=blobs)
 
 
-def _given(changes: Mapping[str, int | None]) -> dict[str, Any]:
+def _given(changes: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if value is not None}
 
 
