@@ -34,7 +34,7 @@ def text() -> TypeEngine[str]:
 
 
 class Converted(TypeDecorator[Any]):
-    """A type whose values the driver does not know: ``stored`` and ``kept`` are the way there and back, and are never given None.
+    """A type whose values the driver does not know: ``stored`` is the way there and ``kept`` the way back, neither is given None.
 
     The hot path calls the two directly; SQLAlchemy's own queries go through the methods below.
     """
@@ -43,6 +43,10 @@ class Converted(TypeDecorator[Any]):
     cache_ok = True
     stored: Callable[[Any], Any]
     kept: Callable[[Any], Any]
+
+    def is_plain(self, value: Any) -> bool:  # noqa: ARG002
+        """Whether ``value`` would come back as itself, not merely as its equal."""
+        return True
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy's signature)
         """As the driver takes it."""
@@ -64,6 +68,10 @@ class Moment(Converted):
         self.stored = _microseconds
         self.kept = _moment
 
+    def is_plain(self, value: datetime) -> bool:
+        """In UTC already."""
+        return value.tzinfo is UTC
+
 
 class Word(Converted):
     """A member of a closed enum as its value; an unknown word raises ValueError, on the way in and on the way out."""
@@ -76,6 +84,10 @@ class Word(Converted):
         self.words = words
         self.stored = lambda word: words(word).value
         self.kept = words
+
+    def is_plain(self, value: Any) -> bool:
+        """The enum's member, not a bare string."""
+        return type(value) is self.words
 
 
 class Body(Converted):

@@ -6,6 +6,7 @@ driver runs it. That way both databases are served by one description, and a hea
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields as dataclass_fields
 from operator import attrgetter
 from typing import Any
 
@@ -34,34 +35,39 @@ class Statements:
         self._dialect = dialect
         self._names = tuple(kind.paths)
         self._read = attrgetter(*kind.paths.values())
-        self.fields = tuple(name for name, path in kind.paths.items() if name == path and name in kind.record.__dataclass_fields__)
+        self._first_field = len(kind.paths) - len(dataclass_fields(kind.record))
+        self.fields = self._names[self._first_field :]
         types = {name: kind.table.c[name].type for name in self._names}
-        self._into = {name: _into(type_) for name, type_ in types.items()}
-        out_of = [_out_of(types[name]) for name in self.fields]
-        self._encoders = [(place, into) for place, name in enumerate(self._names) if (into := self._into[name])]
-        self._decoders = [(place, convert) for place, convert in enumerate(out_of) if convert]
+        self._into = {name: type_.stored if isinstance(type_, Converted) else None for name, type_ in types.items()}
+        self._converted = [(place, type_) for place, type_ in enumerate(types.values()) if isinstance(type_, Converted)]
+        self._decoders = [(place, convert) for place, name in enumerate(self.fields) if (convert := _out_of(types[name]))]
         self._key_places = [self._names.index(name) for name in kind.key]
         self._met: dict[Row, Any] = {}
+        self._met_before: dict[Row, Any] = {}
         self._kept: dict[tuple[Any, ...], Text] = {}
 
     # -- rows and records
 
     def row(self, record: Any) -> list[Any]:
-        """The record's values in column order, as the driver takes them."""
+        """The record's values in column order, as the driver takes them. Reading them back will give this very record."""
         values = list(self._read(record))
-        for place, convert in self._encoders:
-            if values[place] is not None:
-                values[place] = convert(values[place])
+        plain = True
+        for place, column in self._converted:
+            value = values[place]
+            if value is not None:
+                values[place] = column.stored(value)
+                plain = plain and column.is_plain(value)
+        if plain:
+            self._remember(tuple(values[self._first_field :]), record)
         return values
 
     def record(self, row: Row) -> Any:
-        """The record of a row that `find` or `get` gave. Records are frozen, so equal rows share one: most rows change rarely."""
+        """The record of a row that `find` or `get` gave. Records are frozen, so equal rows share one, and most were met before."""
         row = tuple(row)
-        found = self._met.get(row)
+        found = self._met.get(row) or self._met_before.get(row)
         if found is None:
-            if len(self._met) >= _REMEMBERED:
-                self._met.clear()
-            found = self._met[row] = self._record(row)
+            found = self._record(row)
+            self._remember(row, found)
         return found
 
     def _record(self, row: Row) -> Any:
@@ -70,6 +76,12 @@ class Statements:
             if values[place] is not None:
                 values[place] = convert(values[place])
         return self.kind.record(**dict(zip(self.fields, values, strict=True)))
+
+    def _remember(self, row: Row, record: Any) -> None:
+        """In two generations, so that what is in use stays when room is made."""
+        if len(self._met) >= _REMEMBERED:
+            self._met, self._met_before = {}, self._met
+        self._met[row] = record
 
     def key(self, row: Row) -> tuple[Any, ...]:
         """The key's values in a full row."""
@@ -217,11 +229,6 @@ class Statements:
 def _shape(where: Where) -> tuple[tuple[str, str], ...]:
     """Which columns are asked for, and how: what decides a statement's text."""
     return tuple((name, "null" if value is None else "any" if isinstance(value, _SEVERAL) else "is") for name, value in where.items())
-
-
-def _into(type_: sa.types.TypeEngine[Any]) -> Convert | None:
-    """From a record's value to the driver's; None where they are the same."""
-    return type_.stored if isinstance(type_, Converted) else None
 
 
 def _out_of(type_: sa.types.TypeEngine[Any]) -> Convert | None:

@@ -69,6 +69,13 @@ def test_moments_come_back_in_utc_to_the_microsecond(store: SqlStore) -> None:
     assert found.utcoffset() == timedelta(0)
 
 
+def test_a_bare_word_comes_back_as_the_member_it_names(store: SqlStore) -> None:
+    unit = replace(units()[0], state="leased")
+    with store.write() as tx:
+        tx.put(unit)
+        assert tx.must(WorkUnit, unit.unit_id).state is UnitState.LEASED
+
+
 def test_a_naive_moment_is_not_stored(store: SqlStore) -> None:
     with pytest.raises(TypeError), store.write() as tx:
         tx.put(Presence(node_id="n1", seen_at=datetime(2018, 1, 28)))  # noqa: DTZ001
