@@ -53,7 +53,7 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {"site": Site, "store": StoreAddress, "web": Web, "clock": Replay, "control": Control, "blobs": Blobs}
 )
 _LISTS: Mapping[str, type[Any]] = MappingProxyType({"zone": ZoneTable, "adapter": AdapterTable})
-_CLIENT_VARIABLES = ("GRIDSCHED_SITE", "GRIDSCHED_HOME", "GRIDSCHED_URL", "GRIDSCHED_TOKEN", "GRIDSCHED_CI")
+_CLIENT_VARIABLES = ("GRIDSCHED_SITE", "GRIDSCHED_HOME", "GRIDSCHED_URL", "GRIDSCHED_TOKEN")
 
 
 def load(site: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:

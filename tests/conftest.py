@@ -1,7 +1,7 @@
 """What every test shares: one torch thread, one Hypothesis profile, and honest skips.
 
 A test that needs a service carries its marker (``postgres``, ``browser``, ``prometheus``). Where the service is missing the test
-skips and says what to install; with ``GRIDSCHED_CI`` or ``CI`` set it fails instead, so that nothing is left out unnoticed.
+skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-IN_CI = "true" in (os.environ.get("CI", "").lower(), "true" if os.environ.get("GRIDSCHED_CI") else "")
+IN_CI = os.environ.get("CI", "").lower() == "true"
 
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
