@@ -108,7 +108,7 @@ class _Roof:
             begun = True
             await send(message)
 
-        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        async def inner(scope: Scope, receive: Receive, _: Send) -> None:
             try:
                 await self._router(scope, receive, watched)
             except Exception:

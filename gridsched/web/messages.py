@@ -41,18 +41,16 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced) > limit):
         raise TooLarge(f"the body of {announced.decode('latin-1')} bytes is over the limit of {limit}")
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Gone
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
+    body = b""
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Gone
         body += message.get("body", b"")
         if len(body) > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
-    return body
+        if not message.get("more_body"):
+            return body
 
 
 def strict(data: bytes, kind: type[T]) -> T:
