@@ -167,7 +167,8 @@ class Daemon:
             return
         try:
             while self.merger.merge_ready():
-                pass
+                for zone, policy in self.policies.by_zone.items():
+                    self._do(partial(assign.again, zone=zone, policy=policy, rules=self.rules))
         finally:
             self._merging.release()
 

@@ -309,7 +309,7 @@ class EnergyMetered(Fact):
     epoch: int
     use: str
     energy_j: float
-    cost_micro: int
+    cost_micro: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

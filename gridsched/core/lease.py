@@ -70,7 +70,8 @@ class Lease:
     """One lease and what was metered under it.
 
     ``expires_at`` moves with every renewal, never past ``ends_at``. ``energy_j`` was drawn while active, ``idle_j`` while
-    offered or paused; ``cost_micro`` is that energy at the price of its hour. ``steps_executed`` counts every step run under
+    offered or paused; ``cost_micro`` is that energy at the price of its hour, with
+    fractions: a small node draws less than a micro-unit's worth between two reports. ``steps_executed`` counts every step run under
     this lease, repeated ones too; ``step`` is the furthest position in the unit. ``wants_hand_over`` asks a paused
     node to give its continuation back.
     """
@@ -95,7 +96,7 @@ class Lease:
     active_s: float = 0.0
     energy_j: float = 0.0
     idle_j: float = 0.0
-    cost_micro: int = 0
+    cost_micro: float = 0.0
     step: int = 0
     steps_executed: int = 0
     wants_hand_over: bool = False

@@ -87,7 +87,7 @@ class Used:
     """What the zone has used since ``day_start``: metered energy and promised rewards."""
 
     energy_j: float = 0.0
-    money_micro: int = 0
+    money_micro: float = 0.0
 
 
 _NOTHING_USED = Used()

@@ -84,7 +84,7 @@ class Epoch:
     wasted_j: float = 0.0
     idle_j: float = 0.0
     reward_micro: int = 0
-    cost_micro: int = 0
+    cost_micro: float = 0.0
     units: int = 0
     loss: float | None = None
     accuracy: float | None = None

@@ -25,12 +25,12 @@ class ZoneState:
     price_eur_mwh: float | None = None
     day: datetime | None = None
     energy_j: float = 0.0
-    money_micro: int = 0
+    money_micro: float = 0.0
 
     def used(self, day: datetime) -> Used:
         """What has been used since ``day``; nothing where the counters are of an earlier one."""
         return Used(energy_j=self.energy_j, money_micro=self.money_micro) if self.day == day else Used()
 
-    def spend(self, *, energy_j: float, money_micro: int) -> "ZoneState":
+    def spend(self, *, energy_j: float, money_micro: float) -> "ZoneState":
         """With further energy and promised reward on today's counters."""
         return replace(self, energy_j=self.energy_j + energy_j, money_micro=self.money_micro + money_micro)

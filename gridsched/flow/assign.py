@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import median
 
 import numpy as np
@@ -15,11 +15,12 @@ from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
+from gridsched.core.zone import ZoneState
 from gridsched.flow.rules import Rules
 from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
 from gridsched.ports import Tx
 
-__all__ = ["close_lease", "reason_of", "restart", "sweep", "tick"]
+__all__ = ["again", "close_lease", "offer_next", "reason_of", "restart", "sweep", "tick"]
 
 _PAUSED_FOR: Mapping[Reason, LeaseReason] = {
     Reason.ALARM: LeaseReason.ALARM,
@@ -66,6 +67,39 @@ def tick(
     return [*facts, _observe(tx, now, decision, signals or {})]
 
 
+def again(tx: Tx, now: datetime, zone: str, *, policy: Policy, rules: Rules) -> list[Fact]:
+    """Between two control ticks: new units have come up, so plan once more under the zone's standing decision."""
+    decision = _standing(tx, now, zone, rules)
+    if decision is None:
+        return []
+    return [fact for fact in tick(tx, now, decision, policy=policy, rules=rules) if not isinstance(fact, ZoneObserved)]
+
+
+def offer_next(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> list[Fact]:
+    """A node has just finished a unit: offer it the next one at once, where the standing decision leaves room for it.
+
+    It takes the room that it has just freed, so nobody is passed over; the next control tick plans for all, and knows the hold-out.
+    """
+    node, presence, consent = tx.must(Node, node_id), tx.get(Presence, node_id), tx.get(Consent, node_id)
+    decision = _standing(tx, now, node.zone, rules)
+    if decision is None or presence is None or consent is None or node.revoked_at is not None:
+        return []
+    if _unavailable(node, presence, consent, decision, 0.0, now) is not None or tx.count(Lease, node_id=node_id, state=LIVE):
+        return []
+    drawn = sum(lease.draws_w() for lease in tx.find(Lease, zone=node.zone, state=(LeaseState.OFFERED, LeaseState.ACTIVE)))
+    seat = _Seat(node=node, presence=presence, consent=consent, lease=None, reason=None)
+    if drawn + seat.power_w > decision.target_w:
+        return []
+    return _start_all(tx, now, [seat], _open_units(tx, node.zone), decision, rules, jitter=False)
+
+
+def _standing(tx: Tx, now: datetime, zone: str, rules: Rules) -> Decision | None:
+    """The zone's decision while it is young enough to act upon: an old one is from before a restart."""
+    state = tx.get(ZoneState, zone)
+    decision = tx.get(Decision, state.decision_id) if state is not None and state.decision_id and not state.paused else None
+    return decision if decision is not None and now - decision.decided_at <= rules.lease_ttl else None
+
+
 def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_Seat]:
     nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
     ids = tuple(node.node_id for node in nodes)
@@ -76,12 +110,14 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_S
     for node in nodes:
         presence = presences.get(node.node_id) or Presence(node_id=node.node_id)
         consent = consents.get(node.node_id) or opted_out(node.node_id, now)
-        reason = _unavailable(node, presence, consent, decision, policy, now)
+        reason = _unavailable(node, presence, consent, decision, policy.hold_out_share, now)
         seats.append(_Seat(node=node, presence=presence, consent=consent, lease=leases.get(node.node_id), reason=reason))
     return seats
 
 
-def _unavailable(node: Node, presence: Presence, consent: Consent, decision: Decision, policy: Policy, now: datetime) -> NodeReason | None:
+def _unavailable(
+    node: Node, presence: Presence, consent: Consent, decision: Decision, hold_out_share: float, now: datetime
+) -> NodeReason | None:
     if not presence.present:
         return NodeReason.ABSENT
     refused = consent.refuses(reward_micro_per_kwh=decision.reward_micro_per_kwh, now=now)
@@ -91,7 +127,7 @@ def _unavailable(node: Node, presence: Presence, consent: Consent, decision: Dec
         return NodeReason.DEVICE
     if consent.power_w(node.power_w) <= 0:
         return NodeReason.OPTED_OUT
-    if held_out(node.node_id, share=policy.hold_out_share, day=f"{now:%Y-%m-%d}"):
+    if held_out(node.node_id, share=hold_out_share, day=f"{now:%Y-%m-%d}"):
         return NodeReason.HELD_OUT
     return None
 
@@ -155,7 +191,9 @@ def _resume_all(tx: Tx, now: datetime, seats: Sequence[_Seat], decision: Decisio
     return facts
 
 
-def _start_all(tx: Tx, now: datetime, seats: Sequence[_Seat], work: list[WorkUnit], decision: Decision, rules: Rules) -> list[Fact]:
+def _start_all(
+    tx: Tx, now: datetime, seats: Sequence[_Seat], work: list[WorkUnit], decision: Decision, rules: Rules, *, jitter: bool = True
+) -> list[Fact]:
     facts: list[Fact] = []
     for seat in seats:
         unit = _unit_for(tx, seat.node, work)
@@ -176,7 +214,7 @@ def _start_all(tx: Tx, now: datetime, seats: Sequence[_Seat], work: list[WorkUni
             now=now,
             ttl=rules.lease_ttl,
             longest=rules.longest_lease,
-            jitter=rules.start_jitter * jitter_share(seat.node.node_id, unit.unit_id),
+            jitter=rules.start_jitter * jitter_share(seat.node.node_id, unit.unit_id) if jitter else timedelta(0),
         )
         tx.put(leased, lease)
         facts.append(lease_offered(lease, now))

@@ -23,9 +23,9 @@ from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.meter import MeterMethod, MeterReading, refusal
-from gridsched.core.units import J_PER_MWH, MICRO, micro_from_rate
+from gridsched.core.units import J_PER_KWH, J_PER_MWH, MICRO
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, settle
+from gridsched.flow import advance, assign, settle
 from gridsched.flow.assign import close_lease
 from gridsched.flow.orders import Desk, open_desk, orders_for
 from gridsched.flow.rules import Rules
@@ -146,7 +146,7 @@ class _Group:
         price = state.price_eur_mwh if state is not None and state.price_eur_mwh is not None else 0.0
         if lease is None or delta_j <= 0:
             return lease.lease_id if lease else None
-        cost = round(price * MICRO * delta_j / J_PER_MWH)
+        cost = price * MICRO * delta_j / J_PER_MWH
         self.desk.leases[node_id] = replace(
             lease,
             energy_j=lease.energy_j + (delta_j if worked else 0.0),
@@ -154,7 +154,7 @@ class _Group:
             cost_micro=lease.cost_micro + cost,
         )
         if state is not None:
-            promised = micro_from_rate(delta_j, lease.reward_micro_per_kwh) if worked else 0
+            promised = delta_j * lease.reward_micro_per_kwh / J_PER_KWH if worked else 0.0
             self.desk.zones[zone] = state.spend(energy_j=delta_j, money_micro=promised)
             self._zones.add(zone)
         return lease.lease_id
@@ -348,6 +348,7 @@ def _accept(
     made += settle.settle_unit(tx, now, accepted)
     if unit.spec.kind is UnitKind.EVALUATE:
         made += advance.evaluated(tx, now, accepted, message.metrics)
+    made += assign.offer_next(tx, now, node_id, rules=rules)
     return Reply(orders_for(tx, now, node_id, rules=rules), made)
 
 

@@ -123,7 +123,7 @@ def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease])
             epoch=unit.spec.epoch,
             use=use,
             energy_j=joules,
-            cost_micro=round(cost * joules / whole_j),
+            cost_micro=cost * joules / whole_j,
         )
         for use, joules in split.items()
         if joules > 0

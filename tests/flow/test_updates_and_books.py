@@ -13,6 +13,7 @@ from gridsched.core.facts import (
     EpochFinished,
     JobEnded,
     LeaseEnded,
+    LeaseOffered,
     MeterRefused,
     RewardPosted,
     RoundMerged,
@@ -25,12 +26,13 @@ from gridsched.core.fleet import Presence
 from gridsched.core.job import Job, JobState
 from gridsched.core.ledger import OPERATOR, Account, Transfer, TransferKind, node_account, verify
 from gridsched.core.meter import MeterReading
+from gridsched.core.policy import Decision
 from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import admit, advance, collect
 from gridsched.flow.collect import Checked
 from gridsched.flow.retain import named
-from gridsched.wire import Join, MeterReport, UpdateNotice
+from gridsched.wire import ConsentChoice, Join, MeterReport, UpdateNotice
 from tests.flow.conftest import A, B, C, House, of
 
 GOOD = Checked(norm=1.0)
@@ -289,3 +291,31 @@ def test_what_rows_name_is_kept_and_nothing_else(house: House) -> None:
     finish_round(house)
     with house.store.read() as tx:
         assert named(tx) == {"d" * 64, A, B, C}
+
+
+def test_who_finishes_a_unit_gets_the_next_one_in_the_same_breath(house: House) -> None:
+    house.job()
+    house.working()
+    orders, facts = house.do(partial(collect.update, node_id="pc", message=notice(house), checked=GOOD, rules=house.rules))
+    assert [f.unit_id for f in of(facts, LeaseOffered)] == ["j.r0.u1"]
+    assert (orders.order.unit.unit_id, orders.order.wait_s) == ("j.r0.u1", 0.0)
+
+
+@pytest.mark.parametrize("why_not", ["the decision is old", "the operator paused", "the consumer opted out", "another took the room"])
+def test_no_next_unit_without_room_and_consent(house: House, why_not: str) -> None:
+    house.job()
+    house.working(watts=150.0)
+    message = notice(house)
+    if why_not == "the decision is old":
+        house.clock.advance(house.rules.lease_ttl + timedelta(seconds=1))
+    elif why_not == "the operator paused":
+        house.do(partial(admit.pause_zone, zone="de-lu", paused=True))
+    elif why_not == "the consumer opted out":
+        house.do(partial(collect.choose, node_id="pc", message=ConsentChoice(opted_in=False), rules=house.rules))
+    else:
+        with house.store.write() as tx:
+            decision = tx.find(Decision)[0]
+            tx.put(replace(decision, target_w=99.0))
+    facts = finish(house, message)
+    assert of(facts, UnitAccepted)
+    assert not of(facts, LeaseOffered)
