@@ -20,7 +20,9 @@ def demo(
     ] = False,
     kill_daemon: Annotated[bool, typer.Option("--kill-daemon", help="Kill the daemon too, in the middle, and start it again.")] = False,
     seed: Annotated[int, typer.Option(help="Which nodes are struck, and when. The weights come out the same.")] = 0,
-    speed: Annotated[float, typer.Option(help="How many times as fast as the real day.")] = 860.0,
+    speed: Annotated[
+        float | None, typer.Option(help="How many times as fast as the real day; default: 860, less on a busy machine.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The site, the logs, the picture and demo-summary.json go here.")] = Path("demo-out"),
     plain: Annotated[
         bool, typer.Option("--plain", help="A line for each event instead of the live view, as when the output is no terminal.")

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from statistics import median
 
+import psutil
+
 from gridsched.clock import SystemClock
 from gridsched.core.job import InnerOptimizer
 from gridsched.core.round import open_round, units_of
@@ -14,9 +16,10 @@ from gridsched.train.program import from_bytes
 from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import UnitRun
 
-__all__ = ["CHANGES", "pace_of", "step_s"]
+__all__ = ["CHANGES", "free_cores", "pace_of", "speed_for", "step_s"]
 
 _WARM, _STEPS = 5, 25
+_NEEDED_CORES, _LOOK_S = 1.5, 1.0
 CHANGES: Mapping[str, object] = {
     "epochs": 8,
     "batch_size": 8,
@@ -29,6 +32,17 @@ CHANGES: Mapping[str, object] = {
 so that a fast node does three while a slow one does one."""
 
 REFERENCE_STEP_S = 0.0035
+
+
+def speed_for(free_cores: float) -> float:
+    """How fast the day may pass where so much of the machine is free: at `SPEED` the demo needs one core and a half."""
+    return max(SPEED * min(free_cores / _NEEDED_CORES, 1.0), SPEED / 3)
+
+
+def free_cores() -> float:
+    """Processor cores that nothing else is using now."""
+    count = psutil.cpu_count() or 1
+    return count * (1 - psutil.cpu_percent(interval=_LOOK_S) / 100)
 
 
 def pace_of(seconds: float, speed: float) -> float:

@@ -43,23 +43,28 @@ _READY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """``folder`` becomes the site. ``quiet``: nobody opts out, nothing is killed. ``seed`` and ``speed`` as in `write_story` and `site`."""
+    """What the command line says.
+
+    ``folder`` becomes the site. ``quiet``: nobody opts out, nothing is killed. ``seed`` as in `write_story`. ``speed`` None: what suits
+    the machine, as busy as it is now.
+    """
 
     folder: Path
     keep: bool = False
     quiet: bool = False
     kill_daemon: bool = False
     seed: int = 0
-    speed: float = site.SPEED
+    speed: float | None = None
     plain: bool = False
 
 
 def play(options: Options, console: Console) -> dict[str, Any]:
     """Run the whole demo and return its summary; what it wrote is in ``options.folder``. Raises the first error with the log it is in."""
     begun = time.monotonic()
-    site.write_site(options.folder, speed=options.speed)
+    speed = options.speed or _speed(console)
+    site.write_site(options.folder, speed=speed)
     with _terminable(), Stage(options.folder, f"http://127.0.0.1:{free_port()}") as stage, ExitStack() as after:
-        watcher = _set_up(stage, options, console)
+        watcher = _set_up(stage, options.folder, console, speed=speed)
         after.callback(watcher.store.close)
         script = (
             () if options.quiet else write_story(_names(), watcher.look().units_planned, seed=options.seed, kill_daemon=options.kill_daemon)
@@ -78,19 +83,29 @@ def _names() -> list[str]:
 # Setting up.
 
 
-def _set_up(stage: Stage, options: Options, console: Console) -> Watcher:
+def _speed(console: Console) -> float:
+    free = pace.free_cores()
+    speed = pace.speed_for(free)
+    if speed < site.SPEED:
+        console.print(
+            f"this machine is busy ({free:.1f} cores are free), so the day will take {86_400 / speed:.0f} s instead of 100", style="yellow"
+        )
+    return speed
+
+
+def _set_up(stage: Stage, folder: Path, console: Console, *, speed: float) -> Watcher:
     with console.status("[bold]Tracing the network and measuring this machine") as status:
         job = owner.prepare(shipped("examples") / _JOB, zone=ZONE, changes=pace.CHANGES)
         step_s = pace.step_s(job)
         status.update("[bold]Starting the daemon")
-        settings = config.load(options.folder)
+        settings = config.load(folder)
         sites.write_token(settings)
         stage.daemon().start()
         operator = remote.Operator(stage.url, settings.token_file.read_text(encoding="utf-8").strip())
         stage.wait_for(lambda: _answers(operator), what="the daemon's first answer", within_s=_READY_S)
         status.update("[bold]Three consumers join and opt in")
         spec = owner.submit(operator, job)
-        _join_all(stage, operator, pace=pace.pace_of(step_s, options.speed), speed=options.speed)
+        _join_all(stage, operator, pace=pace.pace_of(step_s, speed), speed=speed)
         operator.close()
     _say_what_runs(console, stage, spec)
     return Watcher(
@@ -99,7 +114,7 @@ def _set_up(stage: Stage, options: Options, console: Console) -> Watcher:
         job_id=spec.job_id,
         now=open_clock(settings).now,
         day=site.DAY,
-        speed=options.speed,
+        speed=speed,
     )
 
 
