@@ -173,7 +173,7 @@ def _table(found: Status, *, running: bool, url: str) -> Table:
     if found.unit_id and running:
         table.add_row("work", f"{found.unit_id}, step {found.step} of {found.steps}")
     table.add_row("device", found.device)
-    table.add_row("power", f"{found.power_w:.1f} W now, {kwh(found.energy_j):.4f} kWh in all")
+    table.add_row("power", f"{found.power_w:.1f} W now, {_energy(found.energy_j)} in all")
     table.add_row("earned", _money(found.earned_micro))
     table.add_row("consent", _consent(found))
     last = f"{found.last_contact:%Y-%m-%d %H:%M:%S} UTC" if found.last_contact else "never"
@@ -196,4 +196,8 @@ def _consent(found: Status) -> str:
 
 
 def _money(micro: int) -> str:
-    return f"{micro / MICRO:.4f} EUR"
+    return f"{micro / MICRO:.6f} EUR"
+
+
+def _energy(joules: float) -> str:
+    return f"{kwh(joules):.3f} kWh" if kwh(joules) >= 1 else f"{1000 * kwh(joules):.3f} Wh"
