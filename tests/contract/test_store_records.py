@@ -70,7 +70,7 @@ def test_moments_come_back_in_utc_to_the_microsecond(store: SqlStore) -> None:
 
 
 def test_a_bare_word_comes_back_as_the_member_it_names(store: SqlStore) -> None:
-    unit = replace(units()[0], state="leased")
+    unit = replace(units()[0], state="leased")  # type: ignore[arg-type]
     with store.write() as tx:
         tx.put(unit)
         assert tx.must(WorkUnit, unit.unit_id).state is UnitState.LEASED
