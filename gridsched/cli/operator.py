@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from gridsched import config, sites
+from gridsched import config
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out, told
 from gridsched.core.errors import InvalidInput
 from gridsched.core.quantity import duration
@@ -33,6 +33,8 @@ def register(app: typer.Typer) -> None:
 
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")]) -> None:
     """Make a site: a folder with gridsched.toml, adapters/ and policies/."""
+    from gridsched import sites
+
     with told():
         settings = sites.make_site(folder)
     out.print(f"made a site in [bold]{folder}[/bold]: gridsched.toml, adapters/, policies/, examples/ and operator.token")
@@ -42,6 +44,8 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folde
 
 def check(site: SiteOption = None) -> None:
     """Tell everything that is wrong with a site, and start nothing."""
+    from gridsched import sites
+
     with told():
         findings = sites.check(_folder(site))
     table = Table(box=None, show_header=False, padding=(0, 1))
@@ -69,6 +73,7 @@ def serve(
     for noisy in ("apscheduler", "alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with told():
+        from gridsched import sites
         from gridsched.daemon import Daemon
 
         settings = config.load(_folder(site))

@@ -108,8 +108,8 @@ def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) 
     spec = unit.spec
     version = tx.must(Version, spec.job_id, spec.version)
     samples = int(metrics.get("samples", spec.samples))
-    correct = metrics.get("correct")
-    accuracy = correct / samples if correct is not None and samples else None
+    correct, answers = metrics.get("correct"), metrics.get("count", samples)  # a text model answers many times per sample
+    accuracy = correct / answers if correct is not None and answers > 0 else None
     loss = float(metrics["loss"])
     tx.put(replace(version, loss=loss, accuracy=accuracy, test_samples=samples))
     tx.put(replace(tx.must(Epoch, spec.job_id, spec.epoch), loss=loss, accuracy=accuracy))
