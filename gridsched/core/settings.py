@@ -17,8 +17,8 @@ from gridsched.core.quantity import duration
 
 __all__ = ["AdapterTable", "Blobs", "Control", "Replay", "Settings", "Site", "StoreAddress", "Web", "ZoneTable", "size_bytes"]
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?i?B)?\s*")
-_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_SIZES)})?\s*")
 
 
 def size_bytes(written: object) -> int:
@@ -31,9 +31,12 @@ def size_bytes(written: object) -> int:
 
 def _seconds(written: object) -> timedelta:
     """A duration as in policies; in the site's file a bare number is seconds."""
-    if isinstance(written, int | float) and not isinstance(written, bool):
+    if not isinstance(written, int | float) or isinstance(written, bool):
+        return duration(written)
+    try:
         return timedelta(seconds=written)
-    return duration(written)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{written} seconds are longer than any calendar") from error
 
 
 def _demand(holds: bool, message: str) -> None:
@@ -124,11 +127,14 @@ class Control:
         for f in fields(self):
             least = timedelta(0) if f.name == "start_jitter" else timedelta(milliseconds=1)
             _demand(getattr(self, f.name) >= least, f"{f.name}: must be above 0")
-        for longer in ("lease_ttl", "absent_after"):
-            _demand(
-                getattr(self, longer) > self.sync_every,
-                f"{longer}: {getattr(self, longer)} is not longer than sync_every {self.sync_every}; nodes would be lost between two syncs",
-            )
+        _demand(
+            self.absent_after > self.sync_every,
+            f"absent_after: {self.absent_after} is not longer than sync_every {self.sync_every}; nodes would be lost between two syncs",
+        )
+        _demand(
+            self.lease_ttl >= 2 * self.sync_every,
+            f"lease_ttl: {self.lease_ttl} is not twice sync_every {self.sync_every}; one lost message would end a lease",
+        )
         _demand(self.longest_lease >= self.lease_ttl, "longest_lease: must be at least lease_ttl")
 
 
@@ -138,6 +144,10 @@ class Blobs:
 
     quota_bytes: Size = field(default=20_000_000_000, metadata={"key": "quota"})
     keep: Span = timedelta(days=7)
+
+    def __post_init__(self) -> None:
+        _demand(self.quota_bytes > 0, "quota: must be above 0")
+        _demand(self.keep >= timedelta(0), "keep: must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

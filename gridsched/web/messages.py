@@ -41,7 +41,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced) > limit):
         raise TooLarge(f"the body of {announced.decode('latin-1')} bytes is over the limit of {limit}")
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

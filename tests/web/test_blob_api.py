@@ -17,11 +17,10 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 PATH = f"/v1/blobs/{DIGEST}"
 
 
-def put(house: House, data: bytes, *, start: int = 0, total: int | None = None, path: str = PATH, token: str = "operator") -> tuple[int, str]:
-    """Status and Upload-Offset of one PUT."""
-    total = len(DATA) if total is None else total
-    headers = {"Content-Range": f"bytes {start}-{start + len(data) - 1}/{total}"}
-    answer = house.call("PUT", path, token=token, data=data, headers=headers)
+def put(house: House, data: bytes, *, start: int = 0) -> tuple[int, str]:
+    """Status and Upload-Offset of one PUT of a piece of ``DATA``."""
+    headers = {"Content-Range": f"bytes {start}-{start + len(data) - 1}/{len(DATA)}"}
+    answer = house.call("PUT", PATH, token="operator", data=data, headers=headers)
     return answer.status_code, answer.headers.get("Upload-Offset", "")
 
 
@@ -165,7 +164,15 @@ def test_a_piece_is_read_from_its_headers(content_range: str | None, length: int
 
 @pytest.mark.parametrize(
     ("content_range", "length"),
-    [(None, None), ("bytes 0-9/5", 10), ("bytes 9-0/20", None), ("bytes 0-9/10", 9), ("bytes */10", 0), ("bytes 0-9/*", 10), ("0-9/10", 10)],
+    [
+        (None, None),
+        ("bytes 0-9/5", 10),
+        ("bytes 9-0/20", None),
+        ("bytes 0-9/10", 9),
+        ("bytes */10", 0),
+        ("bytes 0-9/*", 10),
+        ("0-9/10", 10),
+    ],
 )
 def test_headers_that_do_not_say_or_not_the_same_are_refused(content_range: str | None, length: int | None) -> None:
     with pytest.raises(MessageError):
