@@ -1,57 +1,101 @@
 """What is looked at before a job or a dataset is taken in: everything it names must be stored, readable and fit together."""
 
+from collections.abc import Mapping
+
 from gridsched.core.errors import DatasetError, InvalidInput, NotFound
-from gridsched.core.job import Dataset, JobSpec
+from gridsched.core.job import Dataset, JobSpec, is_digest
 from gridsched.ports import Blobs
 from gridsched.train.dataset import DatasetManifest
+from gridsched.train.graph import Program, model_tensors
 from gridsched.train.merge import tensor_spec
-from gridsched.train.program import from_bytes, model_tensors
+from gridsched.train.program import from_bytes
 from gridsched.train.version import read_version
 
 __all__ = ["check_dataset", "check_job"]
 
+_MOST = 10**9
+_MOST_UNITS = 10_000  # a round's units are inserted in one transaction, while everybody else waits
+
 
 def check_dataset(dataset: Dataset, blobs: Blobs) -> None:
     """Raise where the manifest or one of its shards is not stored, or the numbers do not agree."""
-    manifest = _manifest(dataset.digest, blobs, what=f"dataset {dataset.name}")
-    if manifest.samples != dataset.samples:
-        raise DatasetError(f"dataset {dataset.name} says {dataset.samples} samples, its manifest has {manifest.samples}")
+    _manifest(dataset.digest, blobs, what=f"dataset {dataset.name}", samples=dataset.samples)
 
 
 def check_job(spec: JobSpec, blobs: Blobs) -> int:
     """Raise, by name, where the job could not run; the size of its initial version in bytes."""
     what = f"job {spec.job_id}"
-    train = _manifest(spec.dataset, blobs, what=f"{what}: dataset")
-    if train.samples != spec.samples:
-        raise DatasetError(f"{what} says {spec.samples} samples, its dataset has {train.samples}")
-    if spec.test_dataset is not None:
-        test = _manifest(spec.test_dataset, blobs, what=f"{what}: test dataset")
-        if test.samples != spec.test_samples:
-            raise DatasetError(f"{what} says {spec.test_samples} test samples, its test dataset has {test.samples}")
+    _check_numbers(spec, what)
     program, _ = from_bytes(_stored(spec.program, blobs, what=f"{what}: program"))
+    train = _manifest(spec.dataset, blobs, what=f"{what}: dataset", samples=spec.samples)
+    _check_fields(train, program, f"{what}: dataset")
+    if spec.test_dataset is not None:
+        test = _manifest(spec.test_dataset, blobs, what=f"{what}: test dataset", samples=spec.test_samples)
+        _check_fields(test, program, f"{what}: test dataset")
     data = _stored(spec.initial, blobs, what=f"{what}: initial version")
-    model = tensor_spec(read_version(data).tensors)
+    _check_initial(data, program, what)
+    return len(data)
+
+
+def _check_numbers(spec: JobSpec, what: str) -> None:
+    method = spec.method
+    bounds: Mapping[str, tuple[int, int]] = {
+        "samples": (spec.samples, _MOST),
+        "test_samples": (spec.test_samples, _MOST),
+        "epochs": (method.epochs, _MOST),
+        "batch_size": (method.batch_size, _MOST),
+        "samples_per_unit": (method.samples_per_unit, _MOST),
+        "passes": (method.passes, _MOST),
+        "units_per_round": (method.units_per_round, _MOST_UNITS),
+        "seed": (spec.seed, 2**63 - 1),
+        "memory_bytes": (spec.memory_bytes, 2**62),
+    }
+    for name, (value, most) in bounds.items():
+        if not 0 <= value <= most:
+            raise InvalidInput(f"{what}: {name} must lie between 0 and {most}, got {value}")
+    if abs(spec.priority) > _MOST:
+        raise InvalidInput(f"{what}: priority must lie between {-_MOST} and {_MOST}, got {spec.priority}")
+    if spec.deadline is not None and spec.deadline.tzinfo is None:
+        raise InvalidInput(f"{what}: deadline {spec.deadline.isoformat()} has no UTC offset; add Z or +01:00")
+
+
+def _check_fields(manifest: DatasetManifest, program: Program, what: str) -> None:
+    fields = {field.name: (field.dtype, field.shape) for field in manifest.fields}
+    for needed in program.fields:
+        if needed.name not in fields:
+            raise DatasetError(f"{what} has no field {needed.name!r}, which the program reads; it has {', '.join(sorted(fields))}")
+        dtype, shape = fields[needed.name]
+        if (dtype, shape) != (needed.dtype, needed.shape):
+            raise DatasetError(f"{what}: field {needed.name!r} is {dtype} of {shape}, the program wants {needed.dtype} of {needed.shape}")
+
+
+def _check_initial(data: bytes, program: Program, what: str) -> None:
+    version = read_version(data)
     wanted = {name: program.spec(name) for name in model_tensors(program)}
-    if set(read_version(data).tensors) != set(wanted):
-        odd = min(set(read_version(data).tensors) ^ set(wanted))
-        raise InvalidInput(f"{what}: the initial version and the program differ in tensor {odd!r}; submit both from one export")
-    for name, (dtype, shape) in model.items():
+    if odd := set(version.tensors) ^ set(wanted):
+        raise InvalidInput(f"{what}: the initial version and the program differ in tensor {min(odd)!r}; submit both from one export")
+    for name, (dtype, shape) in tensor_spec(version.tensors).items():
         if (wanted[name].dtype, wanted[name].shape) != (dtype, shape):
             raise InvalidInput(
                 f"{what}: tensor {name!r} is {dtype} of {shape}, the program wants {wanted[name].dtype} of {wanted[name].shape}"
             )
-    return len(data)
+    if version.buffers != frozenset(program.names("buffer")):
+        raise InvalidInput(f"{what}: the initial version and the program differ in which tensors are buffers; submit both from one export")
 
 
-def _manifest(digest: str, blobs: Blobs, *, what: str) -> DatasetManifest:
+def _manifest(digest: str, blobs: Blobs, *, what: str, samples: int) -> DatasetManifest:
     manifest = DatasetManifest.from_bytes(_stored(digest, blobs, what=what))
-    for shard in manifest.shards:
-        if not blobs.has(shard.digest):
-            raise DatasetError(f"{what}: shard {shard.digest[:12]} is not stored; upload it first")
+    missing = [shard.digest for shard in manifest.shards if not blobs.has(shard.digest)]
+    if missing:
+        raise DatasetError(f"{what}: {len(missing)} of {len(manifest.shards)} shards are not stored, first {missing[0]}; upload them first")
+    if manifest.samples != samples:
+        raise DatasetError(f"{what} is said to have {samples} samples, its manifest has {manifest.samples}")
     return manifest
 
 
 def _stored(digest: str, blobs: Blobs, *, what: str) -> bytes:
+    if not is_digest(digest):
+        raise InvalidInput(f"{what}: {digest[:80]!r} is not a digest; a blob is named by its sha256 in lower-case hexadecimal")
     try:
         return blobs.get(digest)
     except NotFound as error:
