@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gridsched.core.errors import Conflict, InvalidInput, MessageError, NotFound, StorageFull, TooLarge
+from gridsched.core.access import Role
+from gridsched.core.errors import Conflict, Forbidden, InvalidInput, MessageError, NotFound, StorageFull, TooLarge
 from gridsched.core.job import is_digest
 from gridsched.ports import Blobs
 from gridsched.web.doors import Doors
@@ -71,7 +72,9 @@ class BlobApi:
         return [Route(path, self.serve, methods=["GET", "HEAD", "PUT"])]
 
     async def serve(self, request: Request) -> Response:
-        await self._gate.caller(request.scope)
+        caller = await self._gate.caller(request.scope)
+        if request.method == "PUT" and caller.role is Role.VIEWER:
+            raise Forbidden(f"{caller.name} is a token of role {caller.role}; storing a file needs {Role.OPERATOR}")
         digest = request.path_params["digest"]
         if not is_digest(digest):
             raise InvalidInput(f"{digest!r} is not a digest; a blob is named by its sha256 in lower-case hexadecimal")

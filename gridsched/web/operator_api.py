@@ -8,7 +8,7 @@ import csv
 import io
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,15 +19,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gridsched import __version__
+from gridsched.core import facts
 from gridsched.core.access import Role, secret_hash
-from gridsched.core.errors import InvalidInput, NotFound
+from gridsched.core.errors import GridschedError, InvalidInput, MessageError, NotFound
+from gridsched.core.facts import Fact, kind_of
 from gridsched.core.fleet import Node
-from gridsched.core.job import Dataset, Job, JobSpec
+from gridsched.core.job import Dataset, Job, JobSpec, is_name
 from gridsched.core.ledger import Transfer
 from gridsched.core.policy import Decision
+from gridsched.core.quantity import unknown_key
 from gridsched.core.round import Epoch, Version
 from gridsched.flow import admit
-from gridsched.ports import Tx
+from gridsched.ports import Reply, Tx
 from gridsched.web import views
 from gridsched.web.answers import Answers
 from gridsched.web.channel import Hub
@@ -44,6 +47,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # no 0, O, 1, I: codes are read aloud and typed
 _CODE_GROUPS, _GROUP = 4, 4
 _MOST_ROWS = 100_000
+_KINDS = frozenset(kind_of(getattr(facts, name)) for name in facts.__all__ if isinstance(getattr(facts, name), type)) - {kind_of(Fact)}
 
 
 class _Invite(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,10 +110,16 @@ class OperatorApi:
     # -- open to all
 
     async def health(self, _: Request) -> Response:
-        """Whether the store answers."""
-        now = self._doors.clock.now()
-        await self._read(lambda tx: tx.count(Job))
-        return answer({"status": "ok", "version": __version__, "now": now.isoformat(), "clock_speed": self._doors.clock.speed})
+        """200 where the store answers, else 503. It tells nothing that a stranger could use."""
+        clock = self._doors.clock
+        try:
+            await self._read(lambda tx: tx.get(Job, ""))
+        except GridschedError:
+            store = "unreachable"
+        else:
+            store = "ok"
+        body = {"status": store, "store": store, "version": __version__, "now": clock.now().isoformat(), "clock_speed": clock.speed}
+        return answer(body, status=200 if store == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """What Prometheus scrapes."""
@@ -145,6 +155,7 @@ class OperatorApi:
         return answer(await self._read(lambda tx: views.nodes(tx, now=now, connected=connected)))
 
     async def decisions(self, request: Request) -> Response:
+        _only(request, "since", "limit")
         zone = self._zone(request)
         since = moment(request.query_params["since"], name="since") if "since" in request.query_params else None
         limit = _number(request, "limit", 1000)
@@ -158,8 +169,11 @@ class OperatorApi:
         return answer(await self._read(lambda tx: views.lease_story(tx, request.path_params["lease_id"])))
 
     async def facts(self, request: Request) -> Response:
+        _only(request, "since", "limit", "kinds", "subject")
         since, limit = _number(request, "since", 0), _number(request, "limit", 1000)
         kinds = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
+        if strange := [kind for kind in kinds if kind not in _KINDS]:
+            raise InvalidInput(f"kinds: {unknown_key(strange[0], _KINDS)}")
         subject = request.query_params.get("subject", "")
         found = await self._read(lambda tx: tx.facts(since=since, limit=limit, kinds=kinds, subject=subject))
         return answer([views.fact(number, said) for number, said in found])
@@ -168,8 +182,12 @@ class OperatorApi:
         return answer(await self._read(views.ledger))
 
     async def transfers(self, request: Request) -> Response:
+        _only(request, "format")
+        form = request.query_params.get("format", "json")
+        if form not in ("json", "csv"):
+            raise InvalidInput(f"format={form!r} is not known; use json or csv")
         rows: list[dict[str, Any]] = await self._read(lambda tx: [views.plain(t) for t in tx.find(Transfer, order="sequence")])
-        if request.query_params.get("format") != "csv":
+        if form == "json":
             return answer(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(Transfer.__slots__), lineterminator="\n")
@@ -206,8 +224,7 @@ class OperatorApi:
             raise InvalidInput(f"an invitation lasts between a second and a year, not {wanted.for_s} s")
         code = "-".join("".join(secrets.choice(_ALPHABET) for _ in range(_GROUP)) for _ in range(_CODE_GROUPS))
         valid_for = timedelta(seconds=wanted.for_s)
-        expires_at = self._doors.clock.now() + valid_for
-        await self._do(partial(admit.new_invite, zone=wanted.zone, code_hash=secret_hash(code), valid_for=valid_for))
+        expires_at: datetime = await self._do(partial(_invite, zone=wanted.zone, code_hash=secret_hash(code), valid_for=valid_for))
         return answer({"code": code, "zone": wanted.zone, "expires_at": expires_at.isoformat()}, status=201)
 
     async def revoke(self, request: Request) -> Response:
@@ -225,6 +242,8 @@ class OperatorApi:
 
     async def new_token(self, request: Request) -> Response:
         wanted = strict(await self._body(request), _NewToken)
+        if not is_name(wanted.name):
+            raise InvalidInput(f"token name {wanted.name[:80]!r} must be lower-case letters, digits, - and _, at most 63")
         if wanted.role is Role.NODE:
             raise InvalidInput("a node gets its token by joining; make it an invitation instead")
         token = secrets.token_urlsafe(32)
@@ -240,8 +259,8 @@ class OperatorApi:
 
         return await asyncio.to_thread(read)
 
-    async def _do(self, verb: Any) -> None:
-        await self._answers.of(self._doors.writer.submit(verb))
+    async def _do(self, verb: Any) -> Any:
+        return await self._answers.of(self._doors.writer.submit(verb))
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request.scope, request.receive, limit=self._doors.limits.max_body_bytes)
@@ -261,8 +280,19 @@ def _job(tx: Tx, request: Request) -> Job:
     return found
 
 
+def _invite(tx: Tx, now: datetime, *, zone: str, code_hash: str, valid_for: timedelta) -> Reply[datetime]:
+    return Reply(now + valid_for, admit.new_invite(tx, now, zone=zone, code_hash=code_hash, valid_for=valid_for))
+
+
+def _only(request: Request, *known: str) -> None:
+    """Raise for a query parameter that would be passed over in silence."""
+    for name in request.query_params:
+        if name not in known:
+            raise MessageError(f"{request.url.path}: {unknown_key(name, known)}")
+
+
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isdigit() or int(text) > 2**62:
-        raise InvalidInput(f"{name}={text!r} must be a whole number, 0 or more")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidInput(f"{name}={text[:40]!r} must be a whole number, 0 or more")
     return min(int(text), _MOST_ROWS) if name == "limit" else int(text)

@@ -9,14 +9,14 @@ import msgspec
 
 from gridsched.core.consent import Consent
 from gridsched.core.errors import NotFound
-from gridsched.core.facts import Fact, kind_of
+from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, SignalDegraded, UnitAccepted, kind_of
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease
 from gridsched.core.ledger import Account, Transfer, node_account, verify
-from gridsched.core.policy import Decision, Policy
+from gridsched.core.policy import Decision, Input, Policy
 from gridsched.core.round import Version
-from gridsched.core.signal import UNIT, Reading, SignalKind
+from gridsched.core.signal import UNIT, snapshot
 from gridsched.core.work import WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.flow.assign import reason_of
@@ -27,6 +27,10 @@ __all__ = ["decision_story", "fact", "job", "lease_story", "ledger", "nodes", "p
 
 Json = dict[str, Any]
 
+_LOOK_BACK = timedelta(hours=26)  # as far as a control tick looks
+_INSTANT = timedelta(microseconds=1)
+_OWN_KIND: Mapping[type[Fact], str] = {UnitAccepted: "unit_kind", SignalDegraded: "error_kind"}
+
 
 def plain(record: object) -> Any:
     """Any record as JSON-ready values; moments as ISO 8601 in UTC."""
@@ -34,8 +38,12 @@ def plain(record: object) -> Any:
 
 
 def fact(sequence: int, said: Fact) -> Json:
-    """A fact with its place in the journal and its kind."""
-    return {"seq": sequence, "kind": kind_of(said), **plain(said)}
+    """A fact with its place in the journal and its name. A field of its own called ``kind`` goes by a name that does not hide that."""
+    fields: Json = plain(said)
+    own = _OWN_KIND.get(type(said))
+    if own is not None:
+        fields[own] = fields.pop("kind")
+    return {"seq": sequence, "kind": kind_of(said), **fields}
 
 
 def job(tx: Tx, found: Job) -> Json:
@@ -57,7 +65,9 @@ def status(tx: Tx, policies: Iterable[Policy], *, now: datetime, speed: float) -
     return {
         "now": now.isoformat(),
         "clock_speed": speed,
-        "zones": [_zone(tx, policy, now, [row for row in rows if row["zone"] == policy.zone]) for policy in policies],
+        "zones": [
+            _zone(tx, policy, now, [row for row in rows if row["zone"] == policy.zone and not row["revoked"]]) for policy in policies
+        ],
         "jobs": [job(tx, found) for found in tx.find(Job)],
     }
 
@@ -161,14 +171,19 @@ def ledger(tx: Tx) -> Json:
 
 
 def lease_story(tx: Tx, lease_id: str) -> Json:
-    """The chain from a lease's transfers to the readings behind the decision that granted it. Raises `NotFound`."""
+    """The chain from a lease's transfers to the readings behind the decision by which it last started or went on. Raises `NotFound`.
+
+    A pause that a control tick made carries that tick's ``decision_id``: the answer to "why was my node paused at 14:03?".
+    """
     lease = tx.get(Lease, lease_id)
     if lease is None:
         raise NotFound(f"there is no lease {lease_id}; lease ids read JOB.r3.u2.l1, see gridsched nodes")
     decision = tx.get(Decision, lease.decision_id)
+    unit = tx.get(WorkUnit, lease.unit_id)
     return {
         "lease": plain(lease),
-        "facts": [fact(number, said) for number, said in tx.facts(subject=lease_id)],
+        "unit": plain(unit.spec) | {"state": unit.state.value} if unit else None,
+        "facts": [_at_tick(tx, lease.zone, number, said) for number, said in tx.facts(subject=lease_id)],
         "transfers": [plain(t) for t in tx.find(Transfer, lease_id=lease_id, order="sequence")],
         "decision": _decision(tx, decision) if decision else None,
     }
@@ -182,17 +197,25 @@ def decision_story(tx: Tx, decision_id: str) -> Json:
     return {"decision": _decision(tx, decision)}
 
 
+def _at_tick(tx: Tx, zone: str, number: int, said: Fact) -> Json:
+    """A fact; a pause or a return to work with the decision of the control tick that made it, where one did."""
+    ticks = tx.find(Decision, zone=zone, decided_at=said.at, limit=1) if isinstance(said, (LeasePaused, LeaseResumed)) else []
+    return fact(number, said) | ({"decision_id": ticks[0].decision_id} if ticks else {})
+
+
 def _decision(tx: Tx, decision: Decision) -> Json:
     body: Json = plain(decision) | {"decision_id": decision.decision_id}
-    for seen in body["inputs"]:
-        reading = _reading(tx, decision, SignalKind(seen["signal"]), seen["age_s"])
-        seen["reading"] = plain(reading) if reading else None
+    for told, seen in zip(body["inputs"], decision.inputs, strict=True):
+        told |= {"unit": UNIT[seen.signal], "reading": _reading(tx, decision, seen)}
     return body
 
 
-def _reading(tx: Tx, decision: Decision, kind: SignalKind, age_s: float) -> Reading | None:
-    """The reading the decision saw: of those known then, the one whose slot ended ``age_s`` before, or that held the moment."""
+def _reading(tx: Tx, decision: Decision, seen: Input) -> Json | None:
+    """The stored reading behind ``seen``, chosen by the rule that chose it then; None where it is not kept any more."""
     then = decision.decided_at
-    known = tx.readings(decision.zone, kind, then - timedelta(seconds=age_s + 1), then + timedelta(microseconds=1), known_at=then)
-    begun = [reading for reading in known if reading.start <= then]
-    return max(begun, key=lambda reading: min(reading.end, then), default=None)
+    known = tx.readings(decision.zone, seen.signal, then - _LOOK_BACK, then + _INSTANT, known_at=then)
+    state = snapshot(decision.zone, then, known).get(seen.signal)
+    if state is None or (state.value, state.source) != (seen.value, seen.source):
+        return None
+    names = ("start", "end", "value", "quality", "source", "known_at")
+    return {"zone": decision.zone, "signal": seen.signal.value} | {name: plain(getattr(state, name)) for name in names}

@@ -1,0 +1,299 @@
+"""What operators, model owners and watchers ask and order, door by door; one daemon for all of it."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from gridsched.core.errors import Unreachable
+from gridsched.core.job import JobSpec, Method
+from gridsched.train.dataset import write_dataset
+from gridsched.train.program import to_bytes
+from gridsched.train.version import initial_version
+from tests.train.builders import SAMPLES, hard_net, samples
+from tests.web.conftest import LIMITS, ZONE, House, build
+
+VIEWERS = [
+    "/v1/status", "/v1/jobs", "/v1/jobs/j", "/v1/jobs/j/versions", "/v1/jobs/j/epochs", "/v1/datasets", "/v1/nodes",
+    f"/v1/zones/{ZONE}/decisions", "/v1/facts", "/v1/ledger", "/v1/ledger/transfers",
+]  # fmt: skip
+OPERATORS = [
+    "/v1/jobs", "/v1/jobs/j/cancel", "/v1/datasets", "/v1/invites", "/v1/nodes/pc/revoke", f"/v1/zones/{ZONE}/pause",
+    f"/v1/zones/{ZONE}/resume",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    """A house in which node ``pc`` has worked for a minute, was paused by its operator and went on."""
+    for made in build(replace(LIMITS, calls_per_s=10_000.0)):
+        made.working("pc")
+        for paused, surplus in ((True, 1000.0), (False, 900.0)):
+            made.clock.sleep(60)
+            made.surplus(surplus)
+            made.post(f"/v1/zones/{ZONE}/{'pause' if paused else 'resume'}")
+            made.tick()
+        yield made
+
+
+def refusal(answer: Any) -> tuple[int, str, str]:
+    body = answer.json()
+    return answer.status_code, body["error"], body["detail"]
+
+
+# -- who may
+
+
+@pytest.mark.parametrize("path", VIEWERS)
+def test_viewers_may_look_and_strangers_may_not(house: House, path: str) -> None:
+    assert house.call("GET", path, token="viewer").status_code == 200
+    assert refusal(house.call("GET", path))[:2] == (401, "Unauthorized")
+
+
+@pytest.mark.parametrize("path", OPERATORS)
+def test_viewers_may_order_nothing(house: House, path: str) -> None:
+    status, error, detail = refusal(house.post(path, token="viewer"))
+    assert (status, error) == (403, "Forbidden")
+    assert "operator" in detail
+
+
+def test_only_an_admin_makes_tokens_and_they_work_at_once(house: House) -> None:
+    wanted = {"name": "grafana", "role": "viewer"}
+    assert refusal(house.post("/v1/tokens", wanted))[:2] == (403, "Forbidden")
+    made = house.post("/v1/tokens", wanted, token="admin").json()
+    assert house.get("/v1/status", token=made["token"])["zones"]
+    assert refusal(house.post("/v1/invites", {"zone": ZONE}, token=made["token"]))[:2] == (403, "Forbidden")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "says"),
+    [
+        ({"name": "x", "role": "node"}, 422, "joining"),
+        ({"name": "x", "role": "king"}, 400, "role"),
+        ({"name": "No Name", "role": "viewer"}, 422, "No Name"),
+        ({"name": "x", "role": "viewer", "for": 3}, 400, "for"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_refused(house: House, asked: dict[str, Any], status: int, says: str) -> None:
+    answer = house.post("/v1/tokens", asked, token="admin")
+    assert refusal(answer)[0] == status
+    assert says in refusal(answer)[2]
+
+
+# -- is it well
+
+
+def test_health_needs_no_token_and_says_when_the_store_is_out_of_reach(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = house.call("GET", "/healthz")
+    assert (well.status_code, well.json()["store"]) == (200, "ok")
+    assert well.json()["now"] == house.clock.now().isoformat()
+
+    def gone() -> None:
+        raise Unreachable("the database is gone")
+
+    monkeypatch.setattr(house.daemon.store, "read", gone)
+    ill = house.call("GET", "/healthz")
+    assert (ill.status_code, ill.json()["store"]) == (503, "unreachable")
+    assert "database" not in ill.text
+
+
+def test_metrics_are_open_unless_the_operator_says_otherwise(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = house.call("GET", "/metrics")
+    assert page.status_code == 200
+    assert page.headers["Content-Type"].startswith("text/plain")
+    assert "gridsched_facts_total" in page.text
+
+    shut = replace(LIMITS, metrics_need_token=True)
+    for again in build(shut):
+        assert refusal(again.call("GET", "/metrics"))[:2] == (401, "Unauthorized")
+        assert again.call("GET", "/metrics", token="viewer").status_code == 200
+
+
+# -- looking
+
+
+def test_status_tells_target_draw_and_reason_of_every_zone(house: House) -> None:
+    seen = house.get("/v1/status")
+    (zone,) = seen["zones"]
+    assert (zone["zone"], zone["target_w"], zone["reason"], zone["paused"]) == (ZONE, 900.0, "surplus", False)
+    assert zone["leased_w"] == 100.0
+    assert zone["signals"]["surplus"]["value"] == 900.0
+    assert zone["nodes"] == {"working": 1}
+    assert (seen["now"], seen["clock_speed"]) == (house.clock.now().isoformat(), 1.0)
+    (job,) = seen["jobs"]
+    assert (job["job_id"], job["state"], job["version"], job["epoch"], job["accuracy"]) == ("j", "running", 0, 0, None)
+
+
+def test_a_node_is_told_with_its_unit_and_why_and_without_its_secret(house: House) -> None:
+    answer = house.call("GET", "/v1/nodes", token="viewer")
+    (node,) = [row for row in answer.json() if row["node_id"] == "pc"]
+    assert (node["reason"], node["unit_id"], node["step"], node["steps"]) == ("working", "j.r0.u0", 1, 8)
+    assert "hash" not in answer.text
+
+
+def test_facts_are_paged_by_number_and_chosen_by_name_and_subject(house: House) -> None:
+    everything = house.get("/v1/facts")
+    assert [row["seq"] for row in everything] == list(range(1, len(everything) + 1))
+    assert house.get("/v1/facts", params={"since": 2, "limit": 3}) == everything[2:5]
+    leased = house.get("/v1/facts", params={"kinds": "lease_paused,lease_resumed", "subject": "j.r0.u0.l1"})
+    assert [row["kind"] for row in leased] == ["lease_paused", "lease_resumed"]
+    assert leased[0]["reason"] == "paused_by_operator"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/v1/facts?kinds=lease_pause", 422, "'lease_paused'"),
+        ("/v1/facts?sinse=3", 400, "'since'"),
+        ("/v1/facts?limit=-1", 422, "limit"),
+        ("/v1/facts?limit=%C2%B2", 422, "whole number"),
+        ("/v1/facts?since=99999999999999999999", 422, "since"),
+        (f"/v1/zones/{ZONE}/decisions?since=yesterday", 422, "since"),
+        (f"/v1/zones/{ZONE}/decisions?since=2018-05-01T00:00:00", 422, "00:00:00Z"),
+        ("/v1/zones/nowhere/decisions", 404, ZONE),
+        ("/v1/ledger/transfers?format=xml", 422, "csv"),
+        ("/v1/jobs/nothing", 404, "nothing"),
+        ("/v1/jobs/nothing/epochs", 404, "nothing"),
+        ("/v1/leases/nothing", 404, "nothing"),
+        ("/v1/decisions/nothing", 404, "nothing"),
+        ("/v1/explain/lease/nothing", 404, "nothing"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_answered_with_what_would(house: House, path: str, status: int, says: str) -> None:
+    answer = house.call("GET", path, token="viewer")
+    assert refusal(answer)[0] == status
+    assert says in refusal(answer)[2]
+
+
+# -- why
+
+
+def test_a_pause_is_explained_back_to_the_reading_and_its_source(house: House) -> None:
+    told = house.get("/v1/explain/lease/j.r0.u0.l1")
+    assert [move["kind"] for move in told["transfers"]] == ["reserve"]
+    assert told["unit"]["job_id"] == "j"
+
+    paused = next(fact for fact in told["facts"] if fact["kind"] == "lease_paused")
+    by = house.get(f"/v1/explain/decision/{paused['decision_id']}")["decision"]
+    assert (by["reason"], by["target_w"]) == ("paused_by_operator", 0.0)
+
+    on = told["decision"]
+    assert (on["reason"], on["target_w"]) == ("surplus", 900.0)
+    assert on["policy_digest"] == house.daemon.policies.by_zone[ZONE].digest
+    (seen,) = [seen for seen in on["inputs"] if seen["signal"] == "surplus"]
+    reading = seen["reading"]
+    assert (reading["value"], reading["source"], reading["known_at"]) == (900.0, "meter", reading["start"])
+
+
+def test_decisions_come_oldest_first_and_since_a_moment(house: House) -> None:
+    told = house.get(f"/v1/zones/{ZONE}/decisions")
+    assert [row["target_w"] for row in told] == [1000.0, 0.0, 900.0]
+    assert house.get(f"/v1/zones/{ZONE}/decisions", params={"since": told[1]["decided_at"]}) == told[1:]
+    assert house.get(f"/v1/zones/{ZONE}/decisions", params={"limit": 1}) == told[2:]
+
+
+def test_the_books_balance_and_can_be_taken_along_as_a_table(house: House) -> None:
+    books = house.get("/v1/ledger")
+    assert (books["balanced"], books["chain_ok"], books["transfers"]) == (True, True, 1)
+    moves = house.get("/v1/ledger/transfers")
+    table = list(csv.DictReader(io.StringIO(house.call("GET", "/v1/ledger/transfers?format=csv", token="viewer").text)))
+    assert [(row["transfer_id"], int(row["amount_micro"]), row["digest"]) for row in table] == [
+        (move["transfer_id"], move["amount_micro"], move["digest"]) for move in moves
+    ]
+
+
+# -- ordering
+
+
+def test_a_code_is_long_readable_and_kept_as_its_hash(house: House) -> None:
+    made = [house.post("/v1/invites", {"zone": ZONE, "for_s": 60}).json() for _ in range(2)]
+    codes = [row["code"] for row in made]
+    assert codes[0] != codes[1]
+    letters = codes[0].replace("-", "")
+    assert len(letters) >= 16
+    assert letters.isalnum()
+    assert letters.isupper()
+    assert not set(letters) & set("01IO")
+    assert made[0]["expires_at"].startswith((house.clock.now().isoformat())[:14])
+    assert codes[0] not in house.call("GET", "/v1/facts", token="admin").text
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"zone": "nowhere"}, ZONE),
+        ({"zone": ZONE, "for_s": 0}, "0"),
+        ({"zone": ZONE, "for_s": 1e12}, "year"),
+        ({"zone": ZONE, "for": 60}, "for"),
+        ({}, "zone"),
+        ([], "object"),
+    ],
+)
+def test_an_invitation_that_makes_no_sense_is_refused(house: House, asked: Any, says: str) -> None:
+    answer = house.post("/v1/invites", asked)
+    assert answer.status_code in (400, 404, 422)
+    assert says in refusal(answer)[2]
+
+
+def test_a_code_ends_with_its_time() -> None:
+    for fresh in build(LIMITS):
+        code = fresh.post("/v1/invites", {"zone": ZONE, "for_s": 60}).json()["code"]
+        fresh.clock.sleep(60)
+        told = {"code": code, "node_id": "late", "device": "pc", "power_w": 9.0, "memory_bytes": 1, "runtime": "r", "meter": "m"}
+        status, _, detail = refusal(fresh.call("POST", "/v1/join", json=told))
+        assert status == 403
+        assert "ended at" in detail
+
+
+def test_a_job_is_stored_submitted_twice_and_cancelled(house: House) -> None:
+    program, tensors = hard_net()
+    blobs: list[bytes] = []
+
+    def put(data: bytes) -> str:
+        blobs.append(data)
+        return house.daemon.blobs.put(data)
+
+    manifest = put(write_dataset(samples(), name="train", shard_samples=64, put=put).to_bytes())
+    spec = JobSpec(
+        job_id="real", name="real", program=put(to_bytes(program, tensors)), dataset=manifest, samples=SAMPLES, test_dataset=None,
+        test_samples=0, initial=put(initial_version(program, tensors).to_bytes()), seed=1, method=Method(epochs=2), zone=ZONE,
+    )  # fmt: skip
+    body = msgspec.to_builtins(spec)
+
+    assert [house.post("/v1/jobs", body).status_code for _ in range(2)] == [201, 201]
+    assert refusal(house.post("/v1/jobs", body | {"seed": 2}))[:2] == (409, "Conflict")
+    assert refusal(house.post("/v1/jobs", body | {"job_id": "far", "zone": "nowhere"}))[0] == 422
+    assert "zones" in refusal(house.post("/v1/jobs", body | {"zones": ZONE}))[2]
+    assert "rate" in refusal(house.post("/v1/jobs", body | {"method": body["method"] | {"inner": {"rate": 1}}}))[2]
+    assert "is not stored" in refusal(house.post("/v1/jobs", body | {"job_id": "lost", "program": "f" * 64}))[2]
+
+    (version,) = house.get("/v1/jobs/real/versions")
+    assert (version["number"], version["digest"]) == (0, spec.initial)
+    assert house.get("/v1/jobs/real")["spec"]["initial"] == spec.initial
+    assert [epoch["number"] for epoch in house.get("/v1/jobs/real/epochs")] == [0]
+    assert house.post("/v1/jobs/real/cancel").status_code == 200
+    assert house.get("/v1/jobs/real")["state"] == "cancelled"
+    assert refusal(house.post("/v1/jobs/none/cancel"))[0] == 404
+
+
+def test_a_dataset_gets_a_name_once(house: House) -> None:
+    manifest = write_dataset(samples(), name="named", shard_samples=70, put=house.daemon.blobs.put)
+    body = {"name": "named", "digest": house.daemon.blobs.put(manifest.to_bytes()), "samples": SAMPLES, "size_bytes": 1}
+    told = body | {"added_at": "2018-05-01T00:00:00Z", "attribution": "me"}
+    assert [house.post("/v1/datasets", told).status_code for _ in range(2)] == [201, 201]
+    (row,) = house.get("/v1/datasets")
+    assert (row["name"], row["samples"], row["attribution"]) == ("named", SAMPLES, "me")
+    assert refusal(house.post("/v1/datasets", told | {"samples": 1}))[0] == 422
+
+
+def test_a_revoked_node_counts_nowhere_any_more() -> None:
+    for fresh in build(LIMITS):
+        fresh.working("pc")
+        fresh.post("/v1/nodes/pc/revoke")
+        (zone,) = fresh.get("/v1/status")["zones"]
+        assert (zone["nodes"], zone["leased_w"], zone["drawn_w"]) == ({}, 0.0, 0.0)
+        assert refusal(fresh.post("/v1/nodes/nobody/revoke"))[0] == 404
