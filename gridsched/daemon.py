@@ -71,7 +71,8 @@ class Daemon:
         self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm)
         self.policies = _PolicyBook(settings)
         self.sources = open_sources(settings.adapters, site=settings.folder)
-        self.http = Session(monotonic=time.monotonic, sleep=time.sleep, now=self.clock.now, secrets=_secrets(settings))
+        self._stopping = threading.Event()
+        self.http = Session(monotonic=time.monotonic, sleep=self._stopping.wait, now=self.clock.now, secrets=_secrets(settings))
         self._merging = threading.Lock()
         self._doors = Doors(
             store=self.store,
@@ -128,10 +129,11 @@ class Daemon:
         return scheduler
 
     def close(self) -> None:
-        """Let what is under way finish, then stop everything."""
+        """Let what is under way finish, but wait for no provider; then stop everything."""
+        self.http.close()
+        self._stopping.set()
         self.executor.shutdown(wait=True, cancel_futures=True)
         self.writer.close()
-        self.http.close()
         self.store.close()
 
     # -- what happens, and when

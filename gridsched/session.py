@@ -2,7 +2,8 @@
 
 Adapters are handed a `Session` as their ``Http``. It returns whatever a provider answers (an adapter knows what a 404
 means there), except where there is nothing to read: no connection, a body over the limit, or trouble that outlasts the
-retries. Then it raises AdapterError with the `Fault` and, for a rate limit, how long the provider asked to wait.
+retries. Then it raises AdapterError with the `Fault` and, for a rate limit, how long the provider asked to wait. Once it is closed
+nobody is asked any more: it raises Busy, which says nothing about the provider.
 """
 
 import random
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 
 from gridsched.adapter import Fault, Response
-from gridsched.core.errors import AdapterError
+from gridsched.core.errors import AdapterError, Busy
 from gridsched.core.units import utc
 
 __all__ = ["Limits", "Session", "TokenBucket", "masked"]
@@ -67,11 +68,11 @@ class TokenBucket:
 class Session:
     """An `Http` for all adapters together. ``monotonic`` and ``sleep`` are the daemon's clock; ``secrets`` are masked wherever they appear.
 
-    ``now`` is only used for a Retry-After that names a date.
+    A ``sleep`` may end early when the session is closed. ``now`` is only used for a Retry-After that names a date.
     """
 
     monotonic: Callable[[], float]
-    sleep: Callable[[float], None]
+    sleep: Callable[[float], object]
     now: Callable[[], datetime]
     limits: Limits = field(default_factory=Limits)
     secrets: Iterable[str] = ()
@@ -79,6 +80,7 @@ class Session:
     _requests: requests.Session = field(default_factory=requests.Session)
     _buckets: dict[str, TokenBucket] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: bool = False
 
     def __post_init__(self) -> None:
         self._requests.headers["User-Agent"] = "gridsched"
@@ -89,6 +91,8 @@ class Session:
         host = urlsplit(url).netloc
         for attempt in range(1, self.limits.attempts + 1):
             self._take_turn(host)
+            if self._closed:
+                raise Busy(f"{host} was not asked: the daemon is stopping; try again when it is back")
             last = attempt == self.limits.attempts
             try:
                 response = self._once(url, params, headers)
@@ -109,7 +113,8 @@ class Session:
         raise AssertionError("every last attempt returns or raises")
 
     def close(self) -> None:
-        """Drop kept connections."""
+        """Drop kept connections; who waits for another try is told `Busy` when the wait ends."""
+        self._closed = True
         self._requests.close()
 
     def _take_turn(self, host: str) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gridsched.adapter import Adapter, Http
-from gridsched.core.errors import AdapterError, ConfigError, GridschedError
+from gridsched.core.errors import AdapterError, Busy, ConfigError, GridschedError
 from gridsched.core.facts import Fact
 from gridsched.core.quantity import duration
 from gridsched.core.rows import Batch
@@ -41,6 +41,8 @@ class Source:
             batch = self.adapter.fetch(http, now)
         except AdapterError as error:
             self._fail(writer, error.kind, str(error))
+        except Busy as error:  # the daemon is stopping: nothing was learned about the provider
+            _log.debug("%s: %s", self.name, error)
         except Exception as error:  # noqa: BLE001 - an adapter is the operator's own code: its bug must not stop the others
             self._fail(writer, "bug", f"{type(error).__name__}: {error}")
         else:

@@ -2,7 +2,8 @@
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -45,7 +46,7 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
 
 
 class _Announcing(uvicorn.Server):
-    """uvicorn that says when it answers."""
+    """uvicorn that says when it answers, and leaves the ending to its caller."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -54,6 +55,13 @@ class _Announcing(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal ends the serving and nothing else: uvicorn's own would raise it again, before the daemon has closed."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
 
 def server(app: ASGIApp, web: Web, *, ready: Callable[[], None] = lambda: None) -> uvicorn.Server:

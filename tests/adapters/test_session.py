@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from gridsched import AdapterError
+from gridsched.core.errors import Busy
 from gridsched.session import Limits, Session, TokenBucket, masked
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -183,3 +185,18 @@ def test_a_host_that_is_not_there_is_named_without_the_key(session: Session, tim
 )
 def test_keys_are_masked(text: str, shown: str) -> None:
     assert masked(text, ("s3cret", "")) == shown
+
+
+def test_a_closed_session_asks_nobody_again(provider: Provider, time: Time) -> None:
+    stopping = threading.Event()
+    session = Session(monotonic=time.monotonic, sleep=stopping.wait, now=time.now, limits=Limits(timeout_s=5, first_backoff_s=60.0))
+    provider.answers = [(503, {}, b"")]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.get, provider.url)
+        while not provider.asked:
+            assert not waiting.done()
+        session.close()
+        stopping.set()
+        with pytest.raises(Busy, match="stopping"):
+            waiting.result(timeout=10)
+    assert len(provider.asked) == 1
