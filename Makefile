@@ -10,7 +10,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"gridsched needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
-	@echo "==> Installing into .venv (once; one to three minutes, about 1.6 GB, most of it PyTorch)"
+	@echo "==> Installing into .venv (once; one to three minutes, about 1.8 GB, nearly half of it PyTorch)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
