@@ -71,7 +71,7 @@ def test_plan(target_w: float, rows: list[Row], start: list[str], resume: list[s
 
 def test_no_more_starts_than_units() -> None:
     made = plan(1000, fleet([idle(f"n{i}", 10) for i in range(9)]), units=2)
-    assert made.start == ["n0", "n1"] and made.drawn_w == 20.0
+    assert (made.start, made.drawn_w) == (["n0", "n1"], 20.0)
 
 
 rows = st.lists(

@@ -93,4 +93,5 @@ def test_debits_equal_credits_whatever_is_posted(pairs: list[tuple[int, float]])
         operator, pc = apply(held, debit=operator, credit=pc)
         post = transfer(TransferKind.POST, int(amount * share), pending=held.transfer_id, name=f"p{number}")
         operator, pc = apply(post, debit=operator, credit=pc, reserve=held)
-        assert operator.debits_posted == pc.credits_posted and operator.debits_pending == pc.credits_pending == 0
+        assert operator.debits_posted == pc.credits_posted
+        assert operator.debits_pending == pc.credits_pending == 0

@@ -1,6 +1,7 @@
 """Rounds cut every epoch into units so that each sample is trained exactly once."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -40,8 +41,8 @@ def test_every_sample_is_in_exactly_one_unit_of_every_epoch(samples: int, per_un
             if rnd.epoch == epoch:
                 seen += [(u.spec.start, u.spec.stop) for u in units_of(job, rnd)]
                 assert all(u.spec.epoch == epoch and u.spec.version == number for u in units_of(job, rnd))
-        assert seen[0][0] == 0 and seen[-1][1] == samples
-        assert all(before[1] == after[0] for before, after in zip(seen, seen[1:], strict=False))
+        assert (seen[0][0], seen[-1][1]) == (0, samples)
+        assert all(before[1] == after[0] for before, after in pairwise(seen))
 
 
 def test_a_thousand_samples_make_two_rounds_of_two_units() -> None:
@@ -64,9 +65,11 @@ def test_a_job_without_held_out_samples_has_no_evaluation() -> None:
     version = Version(job_id="digits", number=2, digest=B, parent=A, round_id="digits.r1", epoch=0, updates=(), size_bytes=1, made_at=NOW)
     assert evaluation_unit(spec(test=0), version=version) is None
     unit = evaluation_unit(spec(test=100), version=version)
-    assert unit is not None and (unit.unit_id, unit.spec.stop, unit.spec.base) == ("digits.v2.e0", 100, B)
+    assert unit is not None
+    assert (unit.unit_id, unit.spec.stop, unit.spec.base) == ("digits.v2.e0", 100, B)
 
 
 def test_seeds_depend_on_every_part_and_its_place() -> None:
     assert len({seed_of(1, 23), seed_of(12, 3), seed_of(1, 2, 3), seed_of(123)}) == 4
-    assert seed_of(1, 2) == seed_of(1, 2) and 0 <= seed_of("x") < 2**63
+    assert seed_of(1, 2) == seed_of(1, 2)
+    assert 0 <= seed_of("x") < 2**63

@@ -129,8 +129,8 @@ def test_opting_out_pauses_at_once_and_asks_for_the_middle(house: House) -> None
     _, facts = house.tick()
     assert [(f.node_id, f.unit_id) for f in of(facts, LeaseOffered)] == [("old", "j.r0.u0")]
     orders, _ = house.sync("old", state="starting")
-    assert orders.order.continuation == B
-    assert orders.order.continuation_step == 4
+    assert orders.order is not None
+    assert (orders.order.continuation, orders.order.continuation_step) == (B, 4)
 
 
 def test_an_earlier_middle_never_replaces_a_later_one(house: House) -> None:

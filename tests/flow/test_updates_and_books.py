@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from gridsched.core.errors import Conflict, Forbidden, InvalidInput, LeaseLost
 from gridsched.core.facts import (
     EnergyMetered,
     EpochFinished,
+    Fact,
     JobEnded,
     LeaseEnded,
     LeaseOffered,
@@ -53,9 +55,9 @@ def notice(house: House, node_id: str = "pc", *, executed: int = 8, register_j: 
     return UpdateNotice(**values | changes)  # type: ignore[arg-type]
 
 
-def finish(house: House, message: UpdateNotice, checked: Checked = GOOD, node_id: str = "pc") -> list[object]:
+def finish(house: House, message: UpdateNotice, checked: Checked = GOOD, node_id: str = "pc") -> list[Fact]:
     _, facts = house.do(partial(collect.update, node_id=node_id, message=message, checked=checked, rules=house.rules))
-    return list(facts)
+    return facts
 
 
 def finish_round(house: House) -> None:
@@ -108,14 +110,12 @@ def test_a_refused_update_gives_the_unit_back_and_says_why(house: House, why: Re
         finish(house, message)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"), [({"update": None}, "unreadable"), ({"update": "not-a-digest"}, "unreadable")], ids=["none", "no digest"]
-)
-def test_a_training_unit_without_an_update_is_refused(house: House, changes: dict[str, object], reason: str) -> None:
+@pytest.mark.parametrize("changes", [{"update": None}, {"update": "not-a-digest"}], ids=["none", "no digest"])
+def test_a_training_unit_without_an_update_is_refused(house: House, changes: dict[str, Any]) -> None:
     house.job()
     house.working()
     facts = finish(house, notice(house, **changes))
-    assert [f.reason for f in of(facts, UpdateRejected)] == [reason]
+    assert [f.reason for f in of(facts, UpdateRejected)] == ["unreadable"]
 
 
 def test_steps_run_twice_make_wasted_energy(house: House) -> None:
