@@ -1,7 +1,7 @@
 """The picture of a day: what the grid did, what was allowed and drawn, what each node did, and what came of it."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -26,11 +26,20 @@ _GAP = 0.012
 """Waits shorter than this share of the picture are a few pixels: the moment between two work units."""
 
 
-def plot(path: Path, facts: Sequence[Fact], *, zone: str, epochs: Sequence[Epoch], attribution: str = "", title: str = "") -> Path:
+def plot(
+    path: Path,
+    facts: Sequence[Fact],
+    *,
+    zone: str,
+    epochs: Sequence[Epoch],
+    attribution: str = "",
+    title: str = "",
+    timezone: tzinfo = UTC,
+) -> Path:
     """Draw ``zone`` over the time that ``facts`` (in order of commit) observed it, as a PNG at ``path``.
 
     ``epochs`` are the records of one job. Without ``title`` the picture says what it found. Raises `NotFound` where no control
-    tick of the zone is among the facts. Times are UTC.
+    tick of the zone is among the facts. Times are those of ``timezone``.
     """
     observed = [f for f in facts if isinstance(f, ZoneObserved) and f.zone == zone]
     if not observed:
@@ -48,8 +57,8 @@ def plot(path: Path, facts: Sequence[Fact], *, zone: str, epochs: Sequence[Epoch
     lanes.nodes(rows[3], strips, span=end - start, left_out=len(told) - len(strips))
     lanes.energy(rows[4], shown, until=end)
     lanes.accuracy(rows[5], shown)
-    _time_axis(rows, start, end, shown)
-    _words(figure, title or _finding(observed, shown), _subtitle(facts, observed, shown), attribution)
+    _time_axis(rows, start, end, shown, timezone)
+    _words(figure, title or _finding(observed, shown), _subtitle(facts, observed, shown, timezone), attribution, timezone)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": "gridsched", "Title": title or _finding(observed, shown)})
     return path
@@ -78,8 +87,8 @@ def _rows(figure: Figure, nodes: int) -> list[Axes]:
     return axes
 
 
-def _time_axis(rows: Sequence[Axes], start: datetime, end: datetime, epochs: Sequence[Epoch]) -> None:
-    locator = AutoDateLocator(tz=UTC, minticks=6, maxticks=13)  # type: ignore[no-untyped-call]
+def _time_axis(rows: Sequence[Axes], start: datetime, end: datetime, epochs: Sequence[Epoch], timezone: tzinfo) -> None:
+    locator = AutoDateLocator(tz=timezone, minticks=6, maxticks=13)  # type: ignore[no-untyped-call]
     stamp = "%d %b %H:%M" if end - start > timedelta(hours=30) else "%H:%M"
     for axes in rows:
         axes.set_xlim(lanes.days(start), lanes.days(end))
@@ -87,15 +96,15 @@ def _time_axis(rows: Sequence[Axes], start: datetime, end: datetime, epochs: Seq
         for epoch in epochs:
             if epoch.ended_at is not None and axes is not rows[1]:
                 axes.axvline(lanes.days(epoch.ended_at), color=lanes.MUTED, linewidth=0.5, linestyle=(0, (1, 3)), zorder=0.5)
-    rows[-1].xaxis.set_major_formatter(DateFormatter(stamp, tz=UTC))  # type: ignore[no-untyped-call]
+    rows[-1].xaxis.set_major_formatter(DateFormatter(stamp, tz=timezone))  # type: ignore[no-untyped-call]
 
 
-def _words(figure: Figure, title: str, subtitle: str, attribution: str) -> None:
+def _words(figure: Figure, title: str, subtitle: str, attribution: str, timezone: tzinfo) -> None:
     height = figure.get_size_inches()[1]
     figure.text(0.024, 1 - 0.30 / height, title, fontsize=15, fontweight="bold", color=lanes.INK, va="center")
     figure.text(0.024, 1 - 0.58 / height, subtitle, fontsize=10, color=lanes.MUTED, va="center")
     figure.text(0.024, 0.17 / height, attribution, fontsize=7.5, color=lanes.MUTED, va="center")
-    figure.text(0.97, 0.17 / height, "times in UTC · drawn by gridsched", fontsize=7.5, color=lanes.MUTED, va="center", ha="right")
+    figure.text(0.97, 0.17 / height, f"times in {timezone} · drawn by gridsched", fontsize=7.5, color=lanes.MUTED, va="center", ha="right")
 
 
 def _finding(observed: Sequence[ZoneObserved], epochs: Sequence[Epoch]) -> str:
@@ -106,7 +115,7 @@ def _finding(observed: Sequence[ZoneObserved], epochs: Sequence[Epoch]) -> str:
     return f"{what}, {inside:.0%} of the energy drawn while there was surplus" if power.energy_j else "Nothing was drawn"
 
 
-def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], epochs: Sequence[Epoch]) -> str:
+def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], epochs: Sequence[Epoch], timezone: tzinfo) -> str:
     whole_j = sum(e.useful_j + e.wasted_j + e.idle_j for e in epochs)
     useful = sum(e.useful_j for e in epochs) / whole_j if whole_j else 0.0
     counts = (
@@ -115,8 +124,9 @@ def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], epochs: S
         (len(crashes(facts)), "crash"),
     )
     told = ", ".join(_count(number, word) for number, word in counts)
-    money = f"{_money(sum(e.cost_micro for e in epochs))} at spot prices, {_money(sum(e.reward_micro for e in epochs))} paid to consumers"
-    when = f"{observed[0].at:%A, {observed[0].at.day} %B %Y}, {observed[0].zone}"
+    money = f"{_money(sum((e.cost_micro for e in epochs), 0.0))} at spot prices, {_money(sum(e.reward_micro for e in epochs))} paid to consumers"
+    began = observed[0].at.astimezone(timezone)
+    when = f"{began:%A, {began.day} %B %Y}, {observed[0].zone}"
     return "   ·   ".join((when, f"{kwh(whole_j):.3g} kWh metered, {useful:.0%} useful", money, told))
 
 
@@ -124,6 +134,6 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}{'es' if word.endswith('sh') else 's'}"
 
 
-def _money(micro: int) -> str:
+def _money(micro: float) -> str:
     text = f"{micro / MICRO:.2f} EUR" if abs(micro) >= MICRO else f"{micro / MICRO * 100:.2g} ct"
     return text.replace("-", "\N{MINUS SIGN}")

@@ -11,7 +11,13 @@ STEPS = {"digits.r3.u2": 120}
 
 
 def lease(kind: Any, **more: Any) -> f.Fact:
-    usual = {"lease_id": "digits.r3.u2.l2", "unit_id": "digits.r3.u2", "job_id": "digits", "node_id": "pc", "zone": "demo"}
+    usual: dict[str, object] = {
+        "lease_id": "digits.r3.u2.l2",
+        "unit_id": "digits.r3.u2",
+        "job_id": "digits",
+        "node_id": "pc",
+        "zone": "demo",
+    }
     usual |= {"generation": 2, "reason": "planned", "power_w": 180.0, "step": 41}
     return kind(at=AT, **(usual | more))  # type: ignore[no-any-return]
 
