@@ -118,6 +118,8 @@ class _Group:
         """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle."""
         node, presence = self.desk.nodes[node_id], self.desk.presences[node_id]
         at = self.now - timedelta(seconds=report.age_s) if math.isfinite(report.age_s) else self.now
+        if presence.register_at is not None and at < presence.register_at:
+            return  # overtaken on its way by a later reading, which holds all of this one
         slack = timedelta(seconds=2 * self.rules.clock_speed)
         why = refusal(
             before_j=presence.register_j,
