@@ -12,6 +12,7 @@ its children count: what the owner does with the device is not ours to be paid f
     idle_w = 6.0        # drawn for being ready; default 5 % of max_w
     idle_share = 1.0    # how much of idle_w is gridsched's: 0 where the device would be on anyway
     cores = 1           # processor seconds per second that count as full use; 0.25 for a device held to a quarter of a core
+    agent = true        # false leaves the agent out: in a replay it talks as often as the day is fast
 """
 
 import os
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -37,6 +39,7 @@ class Options:
     idle_w: float | None = None
     idle_share: float = 1.0
     cores: float = 1.0
+    agent: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.idle_share <= 1:
@@ -45,13 +48,13 @@ class Options:
             raise InvalidInput(f"cores must be above 0, got {self.cores:g}")
 
 
-def own_cpu_s() -> float:
-    """Processor seconds of this process and its children so far, dead ones included.
+def own_cpu_s(*, agent: bool = True) -> float:
+    """Processor seconds of this process (unless ``agent`` is False) and its children so far, dead ones included.
 
     The kernel adds a child's time to its parent's when it is waited for; until then the dead child still tells its own.
     """
     own = os.times()
-    total = own.user + own.system + own.children_user + own.children_system
+    total = own.children_user + own.children_system + (own.user + own.system if agent else 0.0)
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             times = child.cpu_times()
@@ -69,7 +72,7 @@ class EstimateMeter:
         table: Mapping[str, object],
         *,
         power_w: float,
-        cpu_s: Callable[[], float] = own_cpu_s,
+        cpu_s: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         options = read_options(Options, table, adapter=self.name)
@@ -78,10 +81,10 @@ class EstimateMeter:
         if not 0 <= self._idle_w <= self._max_w:
             raise InvalidInput(f"adapter {self.name}: idle_w {self._idle_w:g} must lie between 0 and max_w {self._max_w:g}")
         self._options = options
-        self._cpu_s = cpu_s
+        self._cpu_s = cpu_s or partial(own_cpu_s, agent=options.agent)
         self._monotonic = monotonic
         self._last_at = monotonic()
-        self._last_cpu_s = cpu_s()
+        self._last_cpu_s = self._cpu_s()
         self._energy_j = 0.0
         self._power_w = self._draw_w(0.0)
 
