@@ -11,21 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gridsched.core.errors import StorageFull
 from gridsched.node.cache import BlobCache
 from gridsched.node.channel import backoff_s
 from gridsched.node.contact import Contact, real_seconds
 from gridsched.node.decide import Action, Local, Move, Phase, next_action
 from gridsched.node.device import Device
+from gridsched.node.finished import FinishedUnits
 from gridsched.node.held import Held
 from gridsched.node.limits import DeviceSample, sample_device
 from gridsched.node.line import Line
 from gridsched.node.metering import Metering
-from gridsched.node.pipe import Done, Event, Failed, Need, Progress, Ready, Train
+from gridsched.node.pipe import Event, Failed, Need, Progress, Ready, Train
 from gridsched.node.returns import Returns
 from gridsched.node.settings import NodeSettings
 from gridsched.node.show import describe
-from gridsched.node.state import Finished, Home, Identity, Status
+from gridsched.node.state import Home, Identity, Status
 from gridsched.node.supply import Supply
 from gridsched.node.trainer import Trainer
 from gridsched.ports import Meter
@@ -40,7 +40,6 @@ _STATUS_S = 0.5
 _DEATHS = 5
 _OBSTINATE_S = 30.0
 _LEAVE_S = 5.0
-_RETRY_S = 1.0
 _SHORTEST_SAVE_S = 0.2
 _REMEMBERED = 16
 
@@ -96,8 +95,7 @@ class Agent:
         self._idle_since_s = monotonic()
         self._leaving_s: float | None = None
         self._device = Device(home.folder, settings.limits, sample)
-        self._unposted: list[Finished] = []
-        self._post_due_s = 0.0
+        self._finished = FinishedUnits(self._returns, stuck=self._note_stuck)
         self._status: Status | None = None
         self._status_s = -_STATUS_S
         self.reason = "starting"
@@ -131,8 +129,9 @@ class Agent:
         """One turn."""
         now_s = self._monotonic()
         self._supply.turn(now_s)
-        self._post_finished(now_s)
-        self._look_at_device(now_s)
+        self._finished.post(now_s)
+        if self._device.look(now_s):
+            self.contact.hurry()
         self.contact.look()
         order = self._order()
         action = next_action(order, self._local(order, now_s))
@@ -164,7 +163,7 @@ class Agent:
             return True
         if self._leaving_s is None:
             return False
-        done = self._held is None and self._order() is None and not (self._returns.waiting or self._unposted)
+        done = self._held is None and self._order() is None and not (self._returns.waiting or self._finished)
         return done or self._monotonic() >= self._leaving_s
 
     def _on_leave(self) -> None:
@@ -220,10 +219,6 @@ class Agent:
             waited=local.waited and now_s >= held.not_before_s,
             paused_s=(now_s - held.since_s) * self.contact.speed,
         )
-
-    def _look_at_device(self, now_s: float) -> None:
-        if self._device.look(now_s):
-            self.contact.hurry()
 
     def _note_stuck(self, where: str, why: str) -> None:
         if self._device.stuck(where, why):
@@ -355,33 +350,8 @@ class Agent:
             held.turn(Phase.REFUSED, now_s, event.detail)
             self.contact.hurry()
         else:
-            self._on_done(event, held, now_s)
-
-    def _on_done(self, event: Done, held: Held, now_s: float) -> None:
-        held.done(event, now_s)
-        finished = Finished(
-            lease_id=held.order.lease_id,
-            generation=held.order.generation,
-            unit_id=held.order.unit.unit_id,
-            update=event.update,
-            steps_executed=held.steps_executed,
-            metrics=event.metrics,
-            digests=event.digests,
-        )
-        self._unposted.append(finished)
-
-    def _post_finished(self, now_s: float) -> None:
-        """Into the outbox with what is finished; on a full disk it waits in memory."""
-        if not self._unposted or now_s < self._post_due_s:
-            return
-        try:
-            self._returns.add(self._unposted[0])
-        except StorageFull as error:
-            self._note_stuck("outbox", str(error))
-            self._post_due_s = now_s + _RETRY_S
-        else:
-            del self._unposted[0]
-            self._note_stuck("outbox", "")
+            held.done(event, now_s)
+            self._finished.add(event, held)
 
     def _on_death(self, words: str) -> None:
         """The child died unasked: begin again from what is saved, later each time, and give up in the end."""
