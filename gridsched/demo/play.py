@@ -143,11 +143,8 @@ def _join_all(stage: Stage, operator: remote.Operator, *, pace: float, speed: fl
 
 def _say_what_runs(console: Console, stage: Stage, spec: JobSpec) -> None:
     method = spec.method
-    console.print(
-        f"daemon [bold]{stage.url}[/bold], nodes {', '.join(_names())}; job {spec.job_id}: {method.epochs} epochs over "
-        f"{spec.samples} digits, in units of {method.samples_per_unit}; logs in {stage.folder / 'logs'}",
-        soft_wrap=True,
-    )
+    console.print(f"daemon [bold]{stage.url}[/bold] with {len(_names())} nodes; logs in {stage.folder / 'logs'}", soft_wrap=True)
+    console.print(f"job [bold]{spec.job_id}[/bold]: {method.epochs} epochs over {spec.samples} digits, {method.samples_per_unit} to a unit")
 
 
 # The day.

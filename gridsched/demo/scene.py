@@ -1,7 +1,7 @@
 """What the demo shows at one moment, and the sentences in which it tells what has happened. Pure: made of stored facts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
@@ -91,8 +91,6 @@ class Scene:
     units_planned: int = 0
     job_state: str = "running"
     lines: tuple[Line, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    connected: bool = True
 
     @property
     def latest(self) -> Moment | None:

@@ -8,8 +8,7 @@ from rich.text import Text
 __all__ = ["bar", "begun_columns", "by_column", "strip"]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_PARTS = " ▏▎▍▌▋▊▉"
-_FAINT = "grey30"
+_FAINT = "grey27"
 
 
 def by_column(values: Iterable[tuple[datetime, float | None]], *, day: datetime, columns: int) -> list[float | None]:
@@ -46,9 +45,8 @@ def strip(values: Sequence[float | None], *, top: float, colour: str, below: str
 
 
 def bar(value: float, *, top: float, width: int, colour: str) -> Text:
-    """``value`` of ``top`` as a bar of ``width`` characters, fine to an eighth of one."""
-    eighths = round(min(max(value / top if top else 0.0, 0.0), 1.0) * width * 8)
-    full, part = divmod(eighths, 8)
-    text = Text("█" * full + (_PARTS[part] if part else ""), style=colour, no_wrap=True)
-    text.append("░" * (width - len(text)), style=_FAINT)
+    """``value`` of ``top`` as a line of ``width`` characters, fine to half a one."""
+    full, half = divmod(round(min(max(value / top if top else 0.0, 0.0), 1.0) * width * 2), 2)
+    text = Text("━" * full + "╸" * half, style=colour, no_wrap=True)
+    text.append("━" * (width - len(text)), style=_FAINT)
     return text

@@ -56,11 +56,10 @@ class Cue:
 def write_story(nodes: Sequence[str], units: int, *, seed: int, kill_daemon: bool = False) -> tuple[Incident, ...]:
     """Two incidents for two different ``nodes`` of a job of ``units`` training units; a third one for the daemon if asked for.
 
-    ``nodes`` are given the fastest first, which is not the one to opt out: its units are over too soon to be left in the middle.
+    ``nodes`` are given the fastest first, which is left alone: its units are over too soon to be struck in the middle.
     """
     chance = random.Random(seed)  # noqa: S311 - a script, not a secret
-    leaver = chance.choice(nodes[1:])
-    victim = chance.choice([node for node in nodes if node != leaver])
+    leaver, victim = chance.sample(list(nodes[1:]), 2)
     script = [
         Incident(
             act=Act.OPT_OUT,

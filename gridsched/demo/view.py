@@ -19,6 +19,7 @@ LINES = 6
 _UPPER_LINES = 18
 MOODS: Mapping[str, str] = MappingProxyType({"good": "green", "bad": "bright_red", "plain": "default"})
 _DIM = "grey58"
+_TITLE = "bold bright_white"
 _SURPLUS, _PRICE, _NEGATIVE, _TARGET, _DRAWN = "green", "yellow", "bright_cyan", "blue", "bright_magenta"
 _STATES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -39,8 +40,8 @@ _WHY: Mapping[str, str] = MappingProxyType(
         "no_surplus": "no surplus",
         "target_lowered": "less surplus now",
         "opted_out": "its owner said no",
-        "absent": "nothing heard of it",
-        "available": "no unit to be had",
+        "absent": "not heard of now",
+        "available": "waits for its turn",
     }
 )
 
@@ -82,7 +83,7 @@ def _day(scene: Scene, width: int) -> Panel:
     )
     because = Text.assemble(("because  ", _DIM), scene.detail or "the first decision is yet to come", no_wrap=True, overflow="ellipsis")
     local = scene.now.astimezone(BERLIN)
-    title = f"[bold]gridsched[/] [{_DIM}]·[/] [bold]{local:%A %d %B %Y}[/] [{_DIM}]in Germany, {scene.speed:.0f} times as fast[/]"
+    title = f"[{_TITLE}]gridsched  {local:%A} {local.day} {local:%B %Y}[/] [{_DIM}]in Germany, {scene.speed:.0f} times as fast[/]"
     return _panel(Group(grid, because), title, width)
 
 
@@ -122,9 +123,8 @@ def _nodes(scene: Scene, width: int) -> Panel:
         table.add_column(name, width=size, justify="right", no_wrap=True)
     for node in scene.nodes:
         table.add_row(*_node(node))
-    if not scene.nodes:
-        table.add_row(Text("nobody has joined yet", style=_DIM))
-    return _panel(table, f"[bold]nodes[/] [{_DIM}]consumers' machines, each a process of its own[/]", width)
+    body: RenderableType = table if scene.nodes else Text("nobody has joined yet", style=_DIM)
+    return _panel(body, f"[{_TITLE}]nodes[/] [{_DIM}]consumers' machines, each a process of its own[/]", width)
 
 
 def _node(node: NodeRow) -> tuple[Text, ...]:
@@ -160,7 +160,7 @@ def _training(scene: Scene, width: int) -> Panel:
     grid.add_row("accuracy", _accuracy(scene))
     grid.add_row("energy", _energy(scene))
     grid.add_row("rewards", _rewards(scene))
-    return _panel(grid, f"[bold]training[/] [{_DIM}]handwritten digits, a small convolutional network[/]", width)
+    return _panel(grid, f"[{_TITLE}]training[/] [{_DIM}]handwritten digits, a small convolutional network[/]", width)
 
 
 def _units(scene: Scene, width: int) -> Text:
@@ -170,26 +170,25 @@ def _units(scene: Scene, width: int) -> Text:
 
 
 def _accuracy(scene: Scene) -> Text:
-    """One column an epoch, from 0 to 100 %; the numbers say the rest."""
+    """A column for each epoch, over the last tenth: below 90 % there is little to tell apart."""
     if not scene.accuracies:
         return Text("the first epoch is not over yet", style=_DIM)
-    text = Text(no_wrap=True)
-    for accuracy in scene.accuracies:
-        text.append_text(strip([accuracy], top=1.0, colour="cyan"))
-        text.append(f" {accuracy:.1%}  ", style=_DIM)
-    text.stylize("bold bright_white", len(text) - 7, len(text))
+    text = strip([max(accuracy - 0.9, 0.0) for accuracy in scene.accuracies], top=0.1, colour="cyan")
+    text.append(f"  {scene.accuracies[-1]:.1%}", style="bold")
+    earlier = "  ".join(f"{accuracy:.1%}" for accuracy in scene.accuracies[:-1])
+    text.append(f"  after {earlier}" if earlier else "  after the first epoch", style=_DIM)
     return text
 
 
 def _energy(scene: Scene) -> Text:
     useful, wasted, idle = (scene.total(use) for use in ("useful", "wasted", "idle"))
     whole = useful + wasted + idle
-    parts = [("█", useful, "green", "useful"), ("█", wasted, "bright_red", "wasted"), ("█", idle, "grey50", "idle")]
+    parts = [(useful, "green", "useful"), (wasted, "bright_red", "wasted"), (idle, "grey50", "idle")]
     text = Text(no_wrap=True)
-    for block, joules, colour, _ in parts:
-        text.append(block * round(30 * joules / whole) if whole else "", style=colour)
+    for joules, colour, _ in parts:
+        text.append("━" * round(24 * joules / whole) if whole else "", style=colour)
     text.append(" " if whole else "")
-    for _, joules, colour, name in parts:
+    for joules, colour, name in parts:
         text.append(f" {kwh(joules):.3f} kWh ", style=colour)
         text.append(name + " ", style=_DIM)
     return text
@@ -207,7 +206,7 @@ def _log(scene: Scene, width: int, *, lines: int) -> Panel:
     blank = [Text() for _ in range(lines - len(recent))]
     return _panel(
         Group(*recent, *blank),
-        "[bold]what has happened[/]" + ("" if scene.connected else "  [bright_red]the daemon does not answer[/]"),
+        f"[{_TITLE}]what has happened[/]",
         width,
     )
 

@@ -33,13 +33,12 @@ def test_a_negative_value_has_its_own_colour_and_the_height_of_its_size() -> Non
     assert [str(span.style) for span in drawn.spans] == ["cyan", "yellow"]
 
 
+def filled(value: float, *, top: float = 10.0) -> str:
+    drawn = bar(value, top=top, width=4, colour="red")
+    assert len(drawn.plain) == 4
+    return drawn.plain[: len(drawn.plain) - sum(span.end - span.start for span in drawn.spans)]
+
+
 def test_a_bar_is_as_wide_as_told_whatever_its_value() -> None:
-    assert [bar(v, top=10.0, width=4, colour="red").plain for v in (-1.0, 0.0, 2.5, 3.125, 10.0, 50.0)] == [
-        "░░░░",
-        "░░░░",
-        "█░░░",
-        "█▎░░",
-        "████",
-        "████",
-    ]
-    assert bar(5.0, top=0.0, width=3, colour="red").plain == "░░░"
+    assert [filled(v) for v in (-1.0, 0.0, 2.5, 3.75, 10.0, 50.0)] == ["", "", "━", "━╸", "━━━━", "━━━━"]
+    assert filled(5.0, top=0.0) == ""
