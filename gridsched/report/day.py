@@ -124,7 +124,8 @@ def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], epochs: S
         (len(crashes(facts)), "crash"),
     )
     told = ", ".join(_count(number, word) for number, word in counts)
-    money = f"{_money(sum((e.cost_micro for e in epochs), 0.0))} at spot prices, {_money(sum(e.reward_micro for e in epochs))} paid to consumers"
+    cost, paid = sum((e.cost_micro for e in epochs), 0.0), sum(e.reward_micro for e in epochs)
+    money = f"{_money(cost)} at spot prices, {_money(paid)} paid to consumers"
     began = observed[0].at.astimezone(timezone)
     when = f"{began:%A, {began.day} %B %Y}, {observed[0].zone}"
     return "   ·   ".join((when, f"{kwh(whole_j):.3g} kWh metered, {useful:.0%} useful", money, told))
