@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,7 +22,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import Role, secret_hash
 from gridsched.core.errors import Busy, ConfigError, GridschedError
-from gridsched.core.facts import HELD, AgentReplaced, Fact, NodeOptedIn, NodeOptedOut, UnitAccepted
+from gridsched.core.facts import HELD, AgentReplaced, Fact, NodeOptedIn, NodeOptedOut, UnitAccepted, ZonePaused, ZoneResumed
 from gridsched.core.policy import Policy
 from gridsched.core.round import Epoch
 from gridsched.core.settings import Settings
@@ -196,8 +197,18 @@ class Daemon:
         concerned = [fact.node_id for fact in facts if isinstance(fact, (*HELD, NodeOptedIn, NodeOptedOut, AgentReplaced))]
         if concerned:
             self.channel.nudge(list(dict.fromkeys(concerned)))
+        for fact in facts:
+            if isinstance(fact, (ZonePaused, ZoneResumed)):
+                self._decide_now(fact.zone)
         if any(isinstance(fact, UnitAccepted) for fact in facts):
             self.executor.submit(_guarded(Task(name="merge", every=_SOON, call=self.merge)))
+
+    def _decide_now(self, zone: str) -> None:
+        """A control tick out of turn, for whoever reaches for the switch; where the queue is full, the timetable's next will do."""
+        policy = self.policies.by_zone.get(zone)
+        if policy is not None:
+            with suppress(Busy):
+                self.writer.submit(partial(_control, policy=policy, rules=self.rules))
 
     def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
         path = self.settings.token_file
@@ -223,7 +234,7 @@ class _PolicyBook:
     def current(self, zone: str) -> Policy:
         path = self._files[zone]
         try:
-            changed = path.stat().st_mtime_ns
+            changed = path.stat().st_mtime_ns if path.exists() else 0
             if changed != self._seen.get(zone):
                 self._seen[zone] = changed
                 self.by_zone[zone] = _policy_of(zone, path)

@@ -47,6 +47,8 @@ from gridsched.core.facts import (
     UpdateRejected,
     VersionEvaluated,
     ZoneObserved,
+    ZonePaused,
+    ZoneResumed,
     kind_of,
 )
 from gridsched.core.fleet import NodeReason
@@ -92,6 +94,7 @@ FAILURES = _Spec("gridsched_source_failures_total", "Times a source began to fai
 POLICY = _Spec("gridsched_policy_info", "Always 1; names the policy in force", ("zone", "policy", "digest"))
 DECISIONS = _Spec("gridsched_decisions_total", "Decisions that differ from the one before", ("zone", "reason"))
 
+ZONE_MOVES = _Spec("gridsched_zone_moves_total", "Times the operator paused the zone or let it go on", ("zone", "move"))
 NODE_MOVES = _Spec("gridsched_node_moves_total", "Nodes that joined, came, went, opted in or out", ("zone", "move"))
 REPLACED = _Spec("gridsched_agents_replaced_total", "Agent processes that took a node over from an earlier one")
 LEASES = _Spec("gridsched_leases_total", "Lease moves, with why", ("zone", "move", "reason"))
@@ -209,6 +212,8 @@ class Metrics:
                 self._set(DEGRADED, 0, fact.source)
             case NodeJoined() | NodePresent() | NodeAbsent() | NodeOptedIn() | NodeOptedOut():
                 self._add(NODE_MOVES, 1, fact.zone, kind_of(fact).removeprefix("node_"))
+            case ZonePaused() | ZoneResumed():
+                self._add(ZONE_MOVES, 1, fact.zone, kind_of(fact).removeprefix("zone_"))
             case AgentReplaced():
                 self._add(REPLACED, 1)
             case UpdateRejected():

@@ -39,6 +39,8 @@ __all__ = [
     "UpdateRejected",
     "VersionEvaluated",
     "ZoneObserved",
+    "ZonePaused",
+    "ZoneResumed",
     "kind_of",
 ]
 
@@ -126,6 +128,20 @@ class ZoneObserved(Fact):
     reason: str
     signals: dict[str, float]
     nodes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZonePaused(Fact):
+    """The operator has paused a zone."""
+
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneResumed(Fact):
+    """The operator lets a zone go on."""
+
+    zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,8 +140,8 @@ class Decision:
 
     @property
     def decision_id(self) -> str:
-        """The decision's name: one zone decides at most once in a second."""
-        return f"{self.zone}.{self.decided_at:%Y%m%dT%H%M%S}"
+        """The decision's name, to the millisecond: beside its ticks a zone decides when the operator pauses it or lets it go on."""
+        return f"{self.zone}.{self.decided_at:%Y%m%dT%H%M%S}{self.decided_at.microsecond // 1000:03}"
 
 
 def evaluate(

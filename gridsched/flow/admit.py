@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from gridsched.core.access import Invite, Role, Token, secret_hash
 from gridsched.core.consent import opted_out
 from gridsched.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from gridsched.core.facts import Fact, NodeJoined
+from gridsched.core.facts import Fact, NodeJoined, ZonePaused, ZoneResumed
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Dataset, Job, JobSpec
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState
@@ -102,7 +102,10 @@ def cancel(tx: Tx, now: datetime, job_id: str) -> list[Fact]:
     return advance.cancel(tx, now, job_id)
 
 
-def pause_zone(tx: Tx, _now: datetime, zone: str, *, paused: bool) -> list[Fact]:
-    """The operator's switch; the next control tick obeys it."""
-    tx.put(replace(tx.get(ZoneState, zone) or ZoneState(zone=zone), paused=paused))
-    return []
+def pause_zone(tx: Tx, now: datetime, zone: str, *, paused: bool) -> list[Fact]:
+    """The operator's switch; the zone's next decision obeys it, and the facts ask for one at once. Switched twice, it says so once."""
+    before = tx.get(ZoneState, zone) or ZoneState(zone=zone)
+    if before.paused is paused:
+        return []
+    tx.put(replace(before, paused=paused))
+    return [(ZonePaused if paused else ZoneResumed)(at=now, zone=zone)]

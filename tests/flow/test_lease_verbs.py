@@ -16,6 +16,7 @@ from gridsched.core.facts import (
     NodeAbsent,
     NodePresent,
     ZoneObserved,
+    kind_of,
 )
 from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.ledger import Transfer, TransferKind
@@ -259,7 +260,9 @@ def test_a_unit_stuck_on_a_passed_over_node_is_asked_back(house: House) -> None:
 def test_the_operator_s_switch_pauses_the_zone(house: House) -> None:
     house.job()
     house.working()
-    house.do(partial(admit.pause_zone, zone="de-lu", paused=True))
+    _, facts = house.do(partial(admit.pause_zone, zone="de-lu", paused=True))
+    assert [kind_of(fact) for fact in facts] == ["zone_paused"]
+    assert not house.do(partial(admit.pause_zone, zone="de-lu", paused=True))[1], "switched twice, told once"
     house.clock.advance(timedelta(seconds=1))
     assert [f.reason for f in of(house.tick()[1], LeasePaused)] == ["paused_by_operator"]
     house.do(partial(admit.pause_zone, zone="de-lu", paused=False))
