@@ -24,7 +24,7 @@ from gridsched.flow import settle
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
-__all__ = ["cancel", "evaluated", "merged", "ready_to_merge", "submit"]
+__all__ = ["cancel", "evaluated", "fail", "merged", "ready_to_merge", "submit"]
 
 
 def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
@@ -53,6 +53,12 @@ def cancel(tx: Tx, now: datetime, job_id: str, *, reason: str = "cancelled by it
     """End a job; its live leases are revoked, and energy drawn in good faith is paid."""
     job = tx.must(Job, job_id)
     return _end(tx, now, job, JobState.CANCELLED, reason) if job.state is JobState.RUNNING else []
+
+
+def fail(tx: Tx, now: datetime, job_id: str, reason: str) -> list[Fact]:
+    """End a job that cannot come to its end; what was drawn for it is paid."""
+    job = tx.must(Job, job_id)
+    return _end(tx, now, job, JobState.FAILED, reason) if job.state is JobState.RUNNING else []
 
 
 def ready_to_merge(tx: Tx) -> list[Round]:

@@ -11,11 +11,12 @@ import numpy as np
 from gridsched.core.consent import Consent, opted_out
 from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
 from gridsched.core.fleet import DeviceState, Fleet, Node, NodeReason, Plan, Presence, held_out, jitter_share, plan
-from gridsched.core.job import Job, JobState
+from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
+from gridsched.flow import settle
 from gridsched.flow.rules import Rules
 from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
 from gridsched.ports import Tx
@@ -35,6 +36,7 @@ _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
     NodeReason.DEVICE: LeaseReason.DEVICE_BUSY,
     NodeReason.HELD_OUT: LeaseReason.TARGET_LOWERED,
 }
+_COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,15 @@ def tick(
     """Bring the zone's leases in line with ``decision``; planning again at once would change nothing."""
     seats = _seats(tx, now, decision, policy)
     work = _open_units(tx, decision.zone)
-    chosen = plan(decision.target_w, _fleet([s for s in seats if s.reason is None]), units=len(work))
+    silent = [s for s in seats if s.reason is NodeReason.ABSENT and s.lease is not None and s.lease.draws_w() > 0]
+    held_w = sum(s.power_w for s in silent)  # it may be drawing all of it: nobody else gets it before its lease ends
+    if held_w > decision.target_w:
+        stopped, held_w = silent, 0.0
+    else:
+        stopped = []
+    chosen = plan(decision.target_w - held_w, _fleet(_fit(tx, seats, work)), units=len(work))
     by_id = {seat.node.node_id: seat for seat in seats}
-    facts = _pause_all(tx, now, [*_unfit(seats), *((by_id[n], None) for n in chosen.pause)], decision)
+    facts = _pause_all(tx, now, [*_unfit(seats), *((s, None) for s in stopped), *((by_id[n], None) for n in chosen.pause)], decision)
     facts += _resume_all(tx, now, [by_id[n] for n in chosen.resume], decision, rules)
     facts += _start_all(tx, now, [by_id[n] for n in chosen.start], work, decision, rules)
     facts += _ask_back(tx, now, seats, chosen, decision, rules)
@@ -111,8 +119,17 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_S
         presence = presences.get(node.node_id) or Presence(node_id=node.node_id)
         consent = consents.get(node.node_id) or opted_out(node.node_id, now)
         reason = _unavailable(node, presence, consent, decision, policy.hold_out_share, now)
-        seats.append(_Seat(node=node, presence=presence, consent=consent, lease=leases.get(node.node_id), reason=reason))
+        lease = leases.get(node.node_id)
+        if reason is None and lease is not None and lease.power_w > consent.power_w(node.power_w):
+            reason = NodeReason.PAUSED  # the consumer allows fewer watts than when it was offered: it is being handed over
+        seats.append(_Seat(node=node, presence=presence, consent=consent, lease=lease, reason=reason))
     return seats
+
+
+def _fit(tx: Tx, seats: Sequence[_Seat], work: Sequence[WorkUnit]) -> list[_Seat]:
+    """Seats that may work and can: a node that can run none of the open units must not take the room of one that can."""
+    jobs = [tx.must(Job, job_id).spec for job_id in dict.fromkeys(unit.spec.job_id for unit in work)]
+    return [s for s in seats if s.reason is None and (s.lease is not None or any(_can_run(s.node, job) for job in jobs))]
 
 
 def _unavailable(
@@ -188,6 +205,7 @@ def _resume_all(tx: Tx, now: datetime, seats: Sequence[_Seat], decision: Decisio
         )
         tx.put(resumed)
         facts.append(lease_fact(LeaseResumed, resumed, now))
+        facts += settle.reserve(tx, now, resumed)  # it may have been paused before its node had taken it
     return facts
 
 
@@ -222,18 +240,23 @@ def _start_all(
 
 
 def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
-    """The unit this node worked on before, if it is open again (its continuation is on its disk), else the first it can run."""
-    able = [unit for unit in work if _can_run(tx, node, unit)]
+    """The unit this node worked on before, if it is open again (its continuation is on its disk), else the first it can run.
+
+    One that it could not do comes last, so that another node gets it.
+    """
+    able = [unit for unit in work if _can_run(node, tx.must(Job, unit.spec.job_id).spec)]
+    failed: list[WorkUnit] = []
     for unit in able:
         last = tx.get(Lease, f"{unit.unit_id}.l{unit.leases}") if unit.leases else None
         if last is not None and last.node_id == node.node_id:
-            return unit
-    return able[0] if able else None
+            if last.reason not in _COULD_NOT:
+                return unit
+            failed.append(unit)
+    return next((unit for unit in able if unit not in failed), failed[0] if failed else None)
 
 
-def _can_run(tx: Tx, node: Node, unit: WorkUnit) -> bool:
-    spec = tx.must(Job, unit.spec.job_id).spec
-    return spec.memory_bytes <= node.memory_bytes and node.runtime.startswith(spec.runtime)
+def _can_run(node: Node, job: JobSpec) -> bool:
+    return job.memory_bytes <= node.memory_bytes and node.runtime.startswith(job.runtime)
 
 
 def _ask_back(tx: Tx, now: datetime, seats: Sequence[_Seat], chosen: Plan, decision: Decision, rules: Rules) -> list[Fact]:
@@ -318,9 +341,20 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
 
 
 def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
-    """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``."""
+    """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``.
+
+    Where the machine's clock was set back meanwhile, nothing may lie in the future: it would hold until time has caught up.
+    """
     for lease in tx.find(Lease, state=LIVE):
-        tx.put(renew(lease, now=now, ttl=rules.lease_ttl))
-    for presence in tx.find(Presence, present=True):
-        tx.put(replace(presence, seen_at=now))
+        tx.put(renew(_brought_back(lease, now), now=now, ttl=rules.lease_ttl))
+    for presence in tx.find(Presence):
+        register_at = presence.register_at and min(presence.register_at, now)
+        tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at))
     return []
+
+
+def _brought_back(lease: Lease, now: datetime) -> Lease:
+    """``lease`` with all its moments earlier by as much as its last change lies in the future."""
+    ahead = max(lease.changed_at - now, timedelta(0))
+    moments = ("offered_at", "not_before", "changed_at", "expires_at", "ends_at")
+    return replace(lease, **{name: getattr(lease, name) - ahead for name in moments})

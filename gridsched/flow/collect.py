@@ -38,6 +38,9 @@ __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement",
 
 _SPEED_MEMORY = 0.7
 _INSTANT = timedelta(microseconds=1)
+_LONGEST_S = timedelta(days=36_500).total_seconds()
+_MOST_STEPS = 2**53
+_MOST_REFUSALS = 5
 _DEVICE_PAUSE = {
     DeviceState.USER_ACTIVE: LeaseReason.DEVICE_BUSY,
     DeviceState.HOT: LeaseReason.DEVICE_HOT,
@@ -92,12 +95,13 @@ class _Group:
         self._readings: dict[tuple[str, datetime], MeterReading] = {}
         self._touched: set[str] = set()
         self._zones: set[str] = set()
+        self._lost: dict[str, Lease] = {}
 
     def sync(self, tx: Tx, node_id: str, message: Sync) -> Orders:
         self.arrive(node_id, message.instance, message.device)
         worked = message.lease is not None and self._report(tx, node_id, message.lease)
         if message.meter is not None:
-            self.meter(node_id, message.meter, worked=worked)
+            self.meter(node_id, message.meter, worked=worked, lost=self._lost_lease(tx, node_id, message.lease))
         self._obey_device(node_id)
         return self.desk.orders(node_id, self.now, self.rules)
 
@@ -108,16 +112,21 @@ class _Group:
             raise NotFound(f"node {node_id} has not joined; run gridsched node join")
         if presence.instance != instance:
             raise DuplicateIdentity(f"another agent runs as node {node_id}; stop one of the two, or let this one join under another name")
+        state = presence.device if device is None else _device(device)
         if not presence.present:
             self.facts.append(NodePresent(at=self.now, node_id=node_id, zone=node.zone))
-        state = presence.device if device is None else _device(device)
         self.desk.presences[node_id] = replace(presence, present=True, seen_at=self.now, device=state)
         self._touched.add(node_id)
 
-    def meter(self, node_id: str, report: MeterReport, *, worked: bool) -> None:
-        """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle."""
+    def meter(self, node_id: str, report: MeterReport, *, worked: bool, lost: Lease | None = None) -> None:
+        """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle.
+
+        ``lost`` is a lease that ended while the node was away: what was drawn under it is still its own.
+        """
         node, presence = self.desk.nodes[node_id], self.desk.presences[node_id]
-        at = self.now - timedelta(seconds=report.age_s) if math.isfinite(report.age_s) else self.now
+        if not abs(report.age_s) <= _LONGEST_S:
+            raise InvalidInput(f"node {node_id}: a meter reading {report.age_s} s old is outside any calendar; send its age in seconds")
+        at = self.now - timedelta(seconds=report.age_s)
         if presence.register_at is not None and at < presence.register_at:
             return  # overtaken on its way by a later reading, which holds all of this one
         slack = timedelta(seconds=2 * self.rules.clock_speed)
@@ -138,34 +147,60 @@ class _Group:
         delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
         power_w = min(max(report.power_w, 0.0), node.power_w)
         self.desk.presences[node_id] = replace(presence, register_j=report.register_j, register_at=at, drawn_w=power_w)
-        lease = self._book(node_id, node.zone, delta_j, worked)
+        lease = self._book(node_id, delta_j, worked)
+        if lease is None and lost is not None and presence.register_at is not None:
+            lease = self._book_lost(lost, delta_j, presence.register_at, at)
         method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
         reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
         self._readings[(node_id, at)] = reading
 
-    def _book(self, node_id: str, zone: str, delta_j: float, worked: bool) -> str | None:
-        lease, state = self.desk.leases.get(node_id), self.desk.zones.get(zone)
+    def _book(self, node_id: str, delta_j: float, worked: bool) -> str | None:
+        lease = self.desk.leases.get(node_id)
+        if lease is None:
+            return None
+        if delta_j > 0:
+            self.desk.leases[node_id] = self._charge(lease, delta_j, worked=worked)
+        return lease.lease_id
+
+    def _book_lost(self, lease: Lease, delta_j: float, since: datetime, at: datetime) -> str | None:
+        """Of what the register says for ``since`` to ``at``, the part before the lease's end is the lease's; the rest is nobody's."""
+        share = (min(lease.changed_at, lease.expires_at) - since) / (at - since)
+        if delta_j <= 0 or share <= 0:
+            return None
+        self._lost[lease.lease_id] = self._charge(lease, delta_j * min(share, 1.0), worked=True)
+        return lease.lease_id
+
+    def _charge(self, lease: Lease, delta_j: float, *, worked: bool) -> Lease:
+        """``lease`` with further energy on it; the zone's day is charged too."""
+        state = self.desk.zones.get(lease.zone)
         price = state.price_eur_mwh if state is not None and state.price_eur_mwh is not None else 0.0
-        if lease is None or delta_j <= 0:
-            return lease.lease_id if lease else None
-        cost = price * MICRO * delta_j / J_PER_MWH
-        self.desk.leases[node_id] = replace(
+        if state is not None:
+            promised = delta_j * lease.reward_micro_per_kwh / J_PER_KWH if worked else 0.0
+            self.desk.zones[lease.zone] = state.spend(energy_j=delta_j, money_micro=promised)
+            self._zones.add(lease.zone)
+        return replace(
             lease,
             energy_j=lease.energy_j + (delta_j if worked else 0.0),
             idle_j=lease.idle_j + (0.0 if worked else delta_j),
-            cost_micro=lease.cost_micro + cost,
+            cost_micro=lease.cost_micro + price * MICRO * delta_j / J_PER_MWH,
         )
-        if state is not None:
-            promised = delta_j * lease.reward_micro_per_kwh / J_PER_KWH if worked else 0.0
-            self.desk.zones[zone] = state.spend(energy_j=delta_j, money_micro=promised)
-            self._zones.add(zone)
-        return lease.lease_id
+
+    def _lost_lease(self, tx: Tx, node_id: str, report: LeaseReport | None) -> Lease | None:
+        """The ended and unsettled lease that the node still reports work on; None for any other report."""
+        if report is None or node_id in self.desk.leases:
+            return None
+        lease = self._lost.get(report.lease_id) or tx.get(Lease, report.lease_id)
+        if lease is None or lease.node_id != node_id or lease.live or lease.settled or report.steps_executed <= lease.steps_executed:
+            return None
+        return replace(lease, steps_executed=report.steps_executed)
 
     def _report(self, tx: Tx, node_id: str, report: LeaseReport) -> bool:
         """Take note of what the node says of its lease; whether it has worked since it last did.
 
         A report on any other lease is answered by the orders. A slow node may run for a while between two steps.
         """
+        if not 0 <= report.steps_executed < _MOST_STEPS:
+            raise InvalidInput(f"lease {report.lease_id}: {report.steps_executed} executed steps are not a count; send 0 or more")
         lease = self.desk.leases.get(node_id)
         if lease is None or (lease.lease_id, lease.generation) != (report.lease_id, report.generation):
             return False
@@ -175,7 +210,7 @@ class _Group:
             return False
         worked = report.state == "running" or report.steps_executed > lease.steps_executed
         if lease.state is LeaseState.OFFERED:
-            lease = grant(lease, self.now)
+            lease = grant(lease, _began(lease, self.now) if worked else self.now)
             self.facts.append(lease_fact(LeaseActive, lease, self.now))
             self.facts += settle.reserve(tx, self.now, lease)
         self.desk.leases[node_id] = self._progress(lease, report)
@@ -207,31 +242,35 @@ class _Group:
         """Write every row that changed, one statement a kind."""
         tx.put(*(self.desk.presences[node_id] for node_id in sorted(self._touched)))
         tx.put(*(lease for node_id, lease in self.desk.leases.items() if node_id in self._touched))
+        tx.put(*self._lost.values())
         tx.put(*self._readings.values())
         tx.put(*(self.desk.zones[zone] for zone in sorted(self._zones)))
 
 
 def choose(tx: Tx, now: datetime, node_id: str, message: ConsentChoice, *, rules: Rules) -> Reply[Orders]:
-    """The consumer opts in or out. Opting out stops the work at once and asks for the unit's middle; nothing is lost."""
+    """The consumer opts in or out. Opting out stops the work at once and asks for the unit's middle; nothing is lost.
+
+    So does allowing fewer watts than the lease has: the next lease keeps to them.
+    """
     node = tx.must(Node, node_id)
-    if message.for_s is not None and not message.for_s > 0:
+    if message.for_s is not None and not 0 < message.for_s <= _LONGEST_S:
         raise InvalidInput(f"opting in for {message.for_s} s is not a time; give one above 0, or none for an open end")
     until = None if message.for_s is None else now + timedelta(seconds=message.for_s)
-    tx.put(
-        Consent(
-            node_id=node_id,
-            opted_in=message.opted_in,
-            since=now,
-            until=until if message.opted_in else None,
-            max_w=message.max_w,
-            min_reward_micro_per_kwh=message.min_reward_micro_per_kwh,
-        )
+    consent = Consent(
+        node_id=node_id,
+        opted_in=message.opted_in,
+        since=now,
+        until=until if message.opted_in else None,
+        max_w=message.max_w,
+        min_reward_micro_per_kwh=message.min_reward_micro_per_kwh,
     )
+    tx.put(consent)
     facts: list[Fact] = [(NodeOptedIn if message.opted_in else NodeOptedOut)(at=now, node_id=node_id, zone=node.zone)]
     desk = open_desk(tx, [node_id])
     lease = desk.leases.get(node_id)
-    if lease is not None and not message.opted_in:
-        paused = pause(lease, LeaseReason.OPTED_OUT, now) if lease.draws_w() > 0 else lease
+    if lease is not None and (not message.opted_in or lease.power_w > consent.power_w(node.power_w)):
+        why = LeaseReason.TARGET_LOWERED if message.opted_in else LeaseReason.OPTED_OUT
+        paused = pause(lease, why, now) if lease.draws_w() > 0 else lease
         desk.leases[node_id] = replace(paused, wants_hand_over=True)
         tx.put(desk.leases[node_id])
         facts += [lease_fact(LeasePaused, paused, now)] if paused is not lease else []
@@ -279,7 +318,7 @@ def update(tx: Tx, now: datetime, node_id: str, message: UpdateNotice, checked: 
         raise LeaseLost(f"unit {unit.unit_id} has moved on to lease {unit.leases}; drop this result")
     facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
     if lease.state is LeaseState.OFFERED:  # finished within one sync: it was granted by doing
-        lease = grant(lease, now)
+        lease = grant(lease, _began(lease, now))
         facts = [*facts, lease_fact(LeaseActive, lease, now), *settle.reserve(tx, now, lease)]
     checked = checked if checked.refusal else _complete(unit, message, checked)
     if checked.refusal is not None:
@@ -312,8 +351,11 @@ def _refuse(
         detail=checked.detail,
     )
     notice = f"update of {unit.unit_id} refused: {checked.refusal} ({checked.detail})"
-    answer = replace_notice(orders_for(tx, now, node_id, rules=rules), notice)
-    return Reply(answer, [*facts, rejected, lease_ended(ended, now)])
+    made: list[Fact] = [*facts, rejected, lease_ended(ended, now)]
+    if tx.count(Lease, unit_id=unit.unit_id, reason=LeaseReason.UPDATE_REFUSED) >= _MOST_REFUSALS:
+        # A unit is a pure function: what was refused this often would be refused for ever, and every try costs energy.
+        made += advance.fail(tx, now, lease.job_id, f"{notice}, for the {_MOST_REFUSALS}th time")
+    return Reply(replace_notice(orders_for(tx, now, node_id, rules=rules), notice), made)
 
 
 def _accept(
@@ -358,6 +400,8 @@ def _last_words(
     tx: Tx, now: datetime, node_id: str, instance: str, lease: Lease, meter: MeterReport | None, steps_executed: int, rules: Rules
 ) -> tuple[list[Fact], Lease]:
     """Presence and meter that come with the end of a lease, booked before it ends."""
+    if not 0 <= steps_executed < _MOST_STEPS:
+        raise InvalidInput(f"lease {lease.lease_id}: {steps_executed} executed steps are not a count; send 0 or more")
     group = _Group(open_desk(tx, [node_id]), now, rules)
     group.arrive(node_id, instance)
     if meter is not None:
@@ -365,6 +409,11 @@ def _last_words(
     group.keep(tx)
     booked = group.desk.leases.get(node_id, lease)
     return group.facts, replace(booked, steps_executed=max(booked.steps_executed, steps_executed))
+
+
+def _began(lease: Lease, now: datetime) -> datetime:
+    """Since when a node that has worked before its first report may have done so."""
+    return min(lease.not_before, now)
 
 
 def replace_notice(orders: Orders, notice: str) -> Orders:

@@ -12,6 +12,7 @@ from gridsched.core.ledger import GENESIS, OPERATOR, Account, Transfer, Transfer
 from gridsched.core.reward import due_micro, most_micro, paid_energy_j
 from gridsched.core.round import Epoch
 from gridsched.core.work import UnitState, WorkUnit
+from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
 __all__ = ["finish_epoch", "record", "reserve", "settle_unit"]
@@ -47,6 +48,7 @@ def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     facts: list[Fact] = []
     for lease in leases:
         facts += _settle_lease(tx, now, lease)
+        _charge_bonus(tx, lease)
     return facts + _book_energy(tx, now, unit, leases)
 
 
@@ -84,6 +86,13 @@ def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
             energy_j=paid_energy_j(lease),
         )
     ]
+
+
+def _charge_bonus(tx: Tx, lease: Lease) -> None:
+    """The bonus counts against the day's money like the energy, which was charged as it was metered."""
+    zone = tx.get(ZoneState, lease.zone)
+    if zone is not None and lease.state is LeaseState.RELEASED and lease.reward_micro_per_unit:
+        tx.put(zone.spend(energy_j=0.0, money_micro=lease.reward_micro_per_unit))
 
 
 def _remember_node(tx: Tx, lease: Lease) -> None:
