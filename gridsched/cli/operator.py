@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gridsched import config
@@ -48,13 +49,9 @@ def check(site: SiteOption = None) -> None:
 
     with told():
         findings = sites.check(_folder(site))
-    table = Table(box=None, show_header=False, padding=(0, 1))
     for finding in findings:
-        good = not finding.problem
-        table.add_row(
-            "[green]ok[/green]" if good else "[red]no[/red]", finding.what, finding.found if good else f"[red]{finding.problem}[/red]"
-        )
-    out.print(table)
+        mark = "[red]no[/red]" if finding.problem else "[green]ok[/green]"
+        out.print(f" {mark}  [bold]{finding.what}[/bold]  {escape(finding.problem or finding.found)}")
     wrong = sum(bool(finding.problem) for finding in findings)
     if wrong:
         err.print(f"{wrong} of {len(findings)} need attention", style="red")
