@@ -170,7 +170,7 @@ def energy(axes: Axes, epochs: Sequence[Epoch], *, until: datetime) -> None:
 
 
 def accuracy(axes: Axes, epochs: Sequence[Epoch]) -> None:
-    """Accuracy on held-out samples at the end of each epoch, the last one in figures."""
+    """Accuracy on held-out samples at the end of each epoch, the first and the last one in figures."""
     known = [(e.ended_at, e.accuracy) for e in epochs if e.ended_at is not None and e.accuracy is not None]
     heading(axes, "Accuracy", [("held-out samples, at the end of each epoch", MUTED)])
     if not known:
@@ -181,9 +181,9 @@ def accuracy(axes: Axes, epochs: Sequence[Epoch]) -> None:
     low = min(values)
     axes.set_ylim(max(0.0, low - 8), 104)
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:.0f}%")
-    for number in {0, len(known) - 1}:
+    for number, above, side in {(0, -15, "left"), (len(known) - 1, 6, "right")}:  # the last one may lie on the picture's edge
         label, place = f"{values[number]:.1f}%", (times[number], values[number])
-        axes.annotate(label, place, xytext=(8, -5), textcoords="offset points", color=BLUE, fontsize=9.5, fontweight="bold")
+        axes.annotate(label, place, xytext=(0, above), textcoords="offset points", ha=side, color=BLUE, fontsize=9.5, fontweight="bold")
 
 
 def _whole_j(epoch: Epoch) -> float:
