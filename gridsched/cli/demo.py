@@ -44,7 +44,7 @@ def demo(
     try:
         play(options, console)
     except GridschedError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True, markup=True)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.print("\nstopped; all processes are ended, what they wrote is in", options.folder)
