@@ -1,7 +1,6 @@
-"""An open transaction, seen from below: run a statement, run it for many rows, undo a part."""
+"""An open transaction, seen from below: run a statement, run it for many rows, commit."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,19 +66,6 @@ class Session:
         if self.lost:
             raise Busy("the database gave the transaction up; nothing of it is stored. Try again")
         self.run("COMMIT")
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """What is done inside is undone alone when it raises, unless the whole transaction is ``lost``."""
-        self.run("SAVEPOINT part")
-        try:
-            yield
-        except BaseException:
-            if not self.lost:
-                self.run("ROLLBACK TO SAVEPOINT part")
-                self.run("RELEASE SAVEPOINT part")
-            raise
-        self.run("RELEASE SAVEPOINT part")
 
     def _failed(self, error: Exception) -> Exception:
         self.lost = self.lost or not self.driver.in_transaction(self._connection)

@@ -4,15 +4,15 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from gridsched.core.errors import Conflict, NotFound
+from gridsched.core.errors import NotFound
 from gridsched.core.facts import Fact
 from gridsched.core.signal import Reading, SignalKind
+from gridsched.store.draft import Draft
 from gridsched.store.drivers import driver_of
 from gridsched.store.journal import Journal
 from gridsched.store.migrate import upgrade
@@ -36,15 +36,17 @@ class Book:
 
 
 class SqlTx:
-    """`gridsched.ports.Tx` on an open transaction. Not for use by two threads at once."""
+    """`gridsched.ports.Tx` on an open transaction. Not for use by two threads at once.
 
-    __slots__ = ("_book", "_session", "savepoint")
+    What is put is sent later (see `draft`), at the latest with the commit.
+    """
 
-    def __init__(self, session: Session, book: "Book") -> None:
+    __slots__ = ("_book", "_draft", "_session")
+
+    def __init__(self, session: Session, book: Book, *, may_write: bool) -> None:
         self._session = session
         self._book = book
-        self.savepoint = session.savepoint
-        """What is done inside ``with tx.savepoint():`` is undone alone when it raises."""
+        self._draft = Draft(session, book.kinds, may_write=may_write)
 
     @property
     def lost(self) -> bool:
@@ -55,9 +57,8 @@ class SqlTx:
 
     def get(self, kind: type[R], /, *key: Any) -> R | None:
         """The record with that key, or None."""
-        statements = self._book.kinds[kind]
-        row = self._session.run(*statements.get(key)).fetchone()
-        return None if row is None else statements.record(row)
+        found: R | None = self._draft.get(kind, key)
+        return found
 
     def must(self, kind: type[R], /, *key: Any) -> R:
         """The record with that key; raises `NotFound` naming it."""
@@ -68,46 +69,50 @@ class SqlTx:
 
     def find(self, kind: type[R], /, *, order: str = "", limit: int | None = None, **where: Any) -> list[R]:
         """All records that match, ordered by the named fields, then by key."""
-        statements = self._book.kinds[kind]
-        rows = self._session.run(*statements.find(where, order=order, limit=limit)).fetchall()
-        return [statements.record(row) for row in rows]
+        return self._draft.find(kind, where, order=order, limit=limit)
 
     def count(self, kind: type[Any], /, **where: Any) -> int:
         """How many records match."""
-        return int(self._session.run(*self._book.kinds[kind].count(where)).fetchone()[0])
+        return self._draft.count(kind, where)
 
     # -- writing
 
     def insert(self, *records: Any) -> None:
         """New records; raises `Conflict` where one exists, and then none of them was stored."""
-        if len(records) == 1:
-            return self._insert(type(records[0]), records)
-        with self.savepoint():
-            for kind, same in groupby(records, type):
-                self._insert(kind, list(same))
-        return None
+        self._draft.insert(records)
 
     def put(self, *records: Any) -> None:
         """Insert or replace by key; of two records with one key the later stays."""
-        for kind, same in groupby(records, type):
-            statements = self._book.kinds[kind]
-            rows = [statements.row(record) for record in same]
-            if len(rows) > 1 and self._session.in_arrays:  # one statement may not touch a row twice
-                rows = list({statements.key(row): row for row in rows}.values())
-            self._session.run_many(statements.put, statements.put_many, rows)
+        self._draft.put(records)
 
     def swap(self, record: Any, /, **expected: Any) -> bool:
         """Replace by key only where the stored row still has the ``expected`` values; whether it had."""
-        return bool(self._session.run(*self._book.kinds[type(record)].swap(record, expected)).rowcount == 1)
+        return self._draft.swap(record, expected)
 
     def delete(self, kind: type[Any], /, **where: Any) -> int:
         """Remove what matches; how many."""
-        return int(self._session.run(*self._book.kinds[kind].delete(where)).rowcount)
+        return self._draft.delete(kind, where)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is done inside is undone alone when it raises."""
+        self._draft.enter()
+        try:
+            yield
+        except BaseException:
+            self._draft.undo()
+            raise
+        self._draft.keep()
+
+    def send(self) -> None:
+        """Send what is pending to the database; a value it refuses raises here at the latest."""
+        self._draft.send()
 
     # -- readings and facts
 
     def store_readings(self, readings: Sequence[Reading]) -> int:
         """Append readings; a repeat of the newest revision of its slot adds nothing. The number of new rows."""
+        self._draft.send()
         return self._book.revisions.store(self._session, readings)
 
     def readings(self, zone: str, signal: SignalKind, start: datetime, end: datetime, *, known_at: datetime) -> list[Reading]:
@@ -115,22 +120,18 @@ class SqlTx:
 
         A slot is a source's: what another source, or the same one with another quality, says of the same time stands beside it.
         """
+        self._draft.send()
         return self._book.revisions.known(self._session, zone, signal, start, end, known_at)
 
     def facts(self, *, since: int = 0, limit: int = 1000, kinds: Sequence[str] = (), subject: str = "") -> list[tuple[int, Fact]]:
         """Committed facts after sequence ``since``; ``subject`` matches any id a fact names."""
+        self._draft.send()
         return self._book.journal.find(self._session, since=since, limit=limit, kinds=kinds, subject=subject)
 
     def append(self, facts: Sequence[Fact]) -> None:
         """Write ``facts`` to the journal, in order, with this transaction. The writer does it for every verb."""
+        self._draft.send()
         self._book.journal.append(self._session, facts)
-
-    def _insert(self, kind: type[Any], records: Sequence[Any]) -> None:
-        statements = self._book.kinds[kind]
-        rows = [statements.row(record) for record in records]
-        if self._session.run_many(statements.insert, statements.insert_many, rows) != len(rows):
-            names = ", ".join(statements.named(record) for record in records[:3]) + (" ..." if len(records) > 3 else "")
-            raise Conflict(f"{names}: {'one of them exists' if len(records) > 1 else 'exists'} already")
 
 
 class SqlStore:
@@ -154,7 +155,7 @@ class SqlStore:
             session = Session(self.driver, connection.dbapi_connection)
             session.run(self.driver.begin_read)
             try:
-                yield SqlTx(session, self._book)
+                yield SqlTx(session, self._book, may_write=False)
             finally:
                 session.run("ROLLBACK")
         finally:
@@ -167,7 +168,9 @@ class SqlStore:
             session = Session(self.driver, self._writer())
             try:
                 session.run(self.driver.begin_write)
-                yield SqlTx(session, self._book)
+                tx = SqlTx(session, self._book, may_write=True)
+                yield tx
+                tx.send()
                 session.commit()
             except BaseException:
                 self._undo(session)

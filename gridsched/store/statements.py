@@ -17,14 +17,14 @@ from gridsched.store.columns import Converted
 from gridsched.store.session import Text
 from gridsched.store.tables import Kind
 
-__all__ = ["Statements", "Where"]
+__all__ = ["SEVERAL", "Statements", "Where"]
 
 Convert = Callable[[Any], Any]
 Row = Sequence[Any]
 Where = Mapping[str, Any]
 
 _REMEMBERED = 10_000
-_SEVERAL = (tuple, list, set, frozenset)
+SEVERAL = (tuple, list, set, frozenset)
 
 
 class Statements:
@@ -41,7 +41,7 @@ class Statements:
         self._into = {name: type_.stored if isinstance(type_, Converted) else None for name, type_ in types.items()}
         self._converted = [(place, type_) for place, type_ in enumerate(types.values()) if isinstance(type_, Converted)]
         self._decoders = [(place, convert) for place, name in enumerate(self.fields) if (convert := _out_of(types[name]))]
-        self._key_places = [self._names.index(name) for name in kind.key]
+        self.key_of = _key_reader([kind.paths[name] for name in kind.key])
         self._met: dict[Row, Any] = {}
         self._met_before: dict[Row, Any] = {}
         self._kept: dict[tuple[Any, ...], Text] = {}
@@ -49,7 +49,11 @@ class Statements:
     # -- rows and records
 
     def row(self, record: Any) -> list[Any]:
-        """The record's values in column order, as the driver takes them. Reading them back will give this very record."""
+        """The record's values in column order, as the driver takes them."""
+        return self.taken(record)[1]
+
+    def taken(self, record: Any) -> tuple[Any, list[Any]]:
+        """The record as it will be read back (mostly itself: only moments elsewhere and bare words differ), and its row."""
         values = list(self._read(record))
         plain = True
         for place, column in self._converted:
@@ -57,9 +61,11 @@ class Statements:
             if value is not None:
                 values[place] = column.stored(value)
                 plain = plain and column.is_plain(value)
-        if plain:
-            self._remember(tuple(values[self._first_field :]), record)
-        return values
+        as_read = tuple(values[self._first_field :])
+        if not plain:
+            record = self._record(as_read)
+        self._remember(as_read, record)
+        return record, values
 
     def record(self, row: Row) -> Any:
         """The record of a row that `find` or `get` gave. Records are frozen, so equal rows share one, and most were met before."""
@@ -83,14 +89,6 @@ class Statements:
             self._met, self._met_before = {}, self._met
         self._met[row] = record
 
-    def key(self, row: Row) -> tuple[Any, ...]:
-        """The key's values in a full row."""
-        return tuple(row[place] for place in self._key_places)
-
-    def named(self, record: Any) -> str:
-        """The record's kind and key, for messages."""
-        return self.label([attrgetter(self.kind.paths[name])(record) for name in self.kind.key])
-
     def label(self, key: Sequence[Any]) -> str:
         """A kind and key, for messages."""
         return f"{self.kind.record.__name__} {' '.join(map(str, key))}"
@@ -113,7 +111,7 @@ class Statements:
             lambda: (
                 self._select()
                 .where(*self._conditions(shape))
-                .order_by(*self._order(order))
+                .order_by(*self._ordering(order))
                 .limit(None if limit is None else sa.bindparam("limit_", type_=sa.BigInteger))
             ),
         )
@@ -130,13 +128,6 @@ class Statements:
         shape = _shape(where)
         text = self._text(("delete", shape), lambda: sa.delete(self.kind.table).where(*self._conditions(shape)))
         return text.sql, text.values(self.asked(where))
-
-    def swap(self, record: Any, expected: Where) -> tuple[str, list[Any]]:
-        """Update by key where the row still has the ``expected`` values."""
-        new = {f"new_{name}": value for name, value in zip(self._names, self.row(record), strict=True)}
-        shape = _shape(expected)
-        text = self._text(("swap", shape), lambda: self._update(shape))
-        return text.sql, text.values(self.asked(expected) | new)
 
     def insert(self) -> str:
         """Insert one row; a row whose key (or other unique value) exists is passed over."""
@@ -185,12 +176,6 @@ class Statements:
             return insert.on_conflict_do_nothing(index_elements=self.kind.key)
         return insert.on_conflict_do_update(index_elements=self.kind.key, set_=rest)
 
-    def _update(self, shape: tuple[tuple[str, str], ...]) -> Any:
-        table = self.kind.table
-        by_key = [table.c[name] == sa.bindparam(f"new_{name}") for name in self.kind.key]
-        rest: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in self._names if name not in self.kind.key}
-        return sa.update(table).where(*by_key, *self._conditions(shape)).values(rest)
-
     def _conditions(self, shape: tuple[tuple[str, str], ...]) -> list[sa.ColumnElement[bool]]:
         return [self.condition(name, how) for name, how in shape]
 
@@ -208,11 +193,14 @@ class Statements:
             return column.in_(sa.select(sa.func.json_each(bind).table_valued("value").c.value))
         return column == sa.func.any(sa.cast(bind, postgresql.ARRAY(_driver_type(column.type))))
 
-    def _order(self, order: str) -> list[Any]:
+    def order(self, order: str) -> list[tuple[str, bool]]:
+        """The columns to order by and whether each descends: those named, then the key."""
         names = order.replace(",", " ").split()
-        names += [name for name in self.kind.key if name not in (given.removeprefix("-") for given in names)]
-        columns = [(self.kind.table.c[name.removeprefix("-")], name.startswith("-")) for name in names]
-        return [column.desc() if descends else column.asc() for column, descends in columns]
+        given = [name.removeprefix("-") for name in names]
+        return [(name.removeprefix("-"), name.startswith("-")) for name in [*names, *(key for key in self.kind.key if key not in given)]]
+
+    def _ordering(self, order: str) -> list[sa.UnaryExpression[Any]]:
+        return [_directed(self.kind.table.c[name], descends) for name, descends in self.order(order)]
 
     def asked(self, where: Where) -> dict[str, Any]:
         """What ``where`` asks for, as the driver takes it; null needs no value."""
@@ -220,15 +208,27 @@ class Statements:
 
     def _value(self, name: str, value: Any) -> Any:
         convert = self._into[name]
-        if not isinstance(value, _SEVERAL):
+        if not isinstance(value, SEVERAL):
             return convert(value) if convert else value
         several = [convert(each) for each in value] if convert else list(value)
         return json.dumps(several) if self._dialect.name == "sqlite" else several
 
 
+def _directed(column: sa.Column[Any], descends: bool) -> sa.UnaryExpression[Any]:
+    """Nothing comes first, as SQLite has it; PostgreSQL would put it last."""
+    if not column.nullable:
+        return column.desc() if descends else column.asc()
+    return column.desc().nulls_last() if descends else column.asc().nulls_first()
+
+
+def _key_reader(paths: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    read = attrgetter(*paths)
+    return read if len(paths) > 1 else lambda record: (read(record),)
+
+
 def _shape(where: Where) -> tuple[tuple[str, str], ...]:
     """Which columns are asked for, and how: what decides a statement's text."""
-    return tuple((name, "null" if value is None else "any" if isinstance(value, _SEVERAL) else "is") for name, value in where.items())
+    return tuple((name, "null" if value is None else "any" if isinstance(value, SEVERAL) else "is") for name, value in where.items())
 
 
 def _out_of(type_: sa.types.TypeEngine[Any]) -> Convert | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from gridsched.core.errors import Busy
+from gridsched.core.errors import Busy, StorageFull
 from gridsched.core.facts import Fact
 from gridsched.ports import Clock, Reply, Tx
 from gridsched.store.sql import SqlStore, SqlTx
@@ -103,10 +103,15 @@ class GroupWriter:
     # -- a group
 
     def _serve(self, group: Sequence[_Task]) -> None:
+        """Commit, answer, tell. A group that the database refuses for one member's sake is served again, each member alone."""
         try:
             outcomes, facts = self._commit(group)
         except BaseException as error:  # noqa: BLE001 (whatever it is, it goes to the callers, and the thread lives on)
-            return _answer((task, error) for task in group)
+            if len(group) == 1 or isinstance(error, StorageFull | Busy):
+                return _answer((task, error) for task in group)
+            for task in group:
+                self._serve([task])
+            return None
         _answer(outcomes)
         try:
             self.on_commit(facts)

@@ -18,7 +18,8 @@ from gridsched.core.job import JobSpec, Method
 from gridsched.core.ledger import Account, Transfer, TransferKind
 from gridsched.core.round import Epoch, Round, RoundState, Version, units_of
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
-from gridsched.store.sql import SqlStore
+from gridsched.store import draft
+from gridsched.store.sql import SqlStore, SqlTx
 from gridsched.store.tables import KINDS
 from tests.contract.records import made
 
@@ -92,7 +93,7 @@ def test_money_beyond_what_a_float_can_count_stays_exact(store: SqlStore) -> Non
 def test_insert_refuses_what_exists_and_names_it(store: SqlStore) -> None:
     with store.write() as tx:
         tx.insert(Presence(node_id="n1", speed=1.0))
-        with pytest.raises(Conflict, match="Presence n1: exists already"):
+        with pytest.raises(Conflict, match="Presence n1 exists already"):
             tx.insert(Presence(node_id="n1", speed=2.0))
         tx.insert(Presence(node_id="n2"))
     with store.read() as tx:
@@ -111,10 +112,10 @@ def test_insert_of_several_stores_all_or_none(store: SqlStore) -> None:
 
 def test_a_second_transfer_of_one_sequence_is_a_conflict(store: SqlStore) -> None:
     first = Transfer(transfer_id="a", kind=TransferKind.PAYOUT, debit="x", credit="y", amount_micro=1, at=NOON, sequence=1)
-    with store.write() as tx:
-        tx.insert(first)
-        with pytest.raises(Conflict):
-            tx.insert(replace(first, transfer_id="b"))
+    with pytest.raises(Conflict, match="unique"), store.write() as tx:
+        tx.insert(first, replace(first, transfer_id="b"))
+    with store.read() as tx:
+        assert tx.count(Transfer) == 0
 
 
 def test_put_replaces_and_of_two_with_one_key_the_later_stays(store: SqlStore) -> None:
@@ -251,28 +252,74 @@ def test_a_read_cannot_write(store: SqlStore) -> None:
         assert tx.count(Presence) == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["put", "insert", "delete", "swap"]), st.integers(0, 3)), max_size=20))
-@ONE_STORE
-def test_any_sequence_of_writes_leaves_what_a_dictionary_would(store: SqlStore, steps: list[tuple[str, str, int]]) -> None:
+CODES = "abcd"
+STEPS = st.tuples(st.sampled_from(["put", "insert", "swap"]), st.sampled_from(CODES), st.sampled_from("xyz"))
+CLEARS = st.tuples(st.just("delete"), st.sampled_from(CODES), st.just(""))
+PARTS = st.recursive(STEPS | CLEARS, lambda inner: st.tuples(st.sampled_from(["keep", "undo"]), st.lists(inner, max_size=6)), max_leaves=20)
+
+
+class Undone(Exception):
+    """Leaves a savepoint."""
+
+
+def carry_out(tx: SqlTx, model: dict[str, Invite], part: Any) -> None:
+    """Do ``part`` to the store and to a dictionary, then ask both the same questions."""
+    if part[0] in ("keep", "undo"):
+        before = dict(model)
+        with suppress(Undone), tx.savepoint():
+            for inner in part[1]:
+                carry_out(tx, model, inner)
+            if part[0] == "undo":
+                model.clear()
+                model.update(before)
+                raise Undone
+    else:
+        write(tx, model, *part)
+    agree(tx, model)
+
+
+def write(tx: SqlTx, model: dict[str, Invite], step: str, code: str, zone: str) -> None:
+    invite = Invite(code_hash=code, zone=zone, made_at=NOON, expires_at=NOON, used_by=zone if zone != "x" else None)
+    if step == "delete":
+        assert tx.delete(Invite, code_hash=code) == (model.pop(code, None) is not None)
+    elif step == "insert" and code in model:
+        with pytest.raises(Conflict):
+            tx.insert(invite)
+    elif step == "swap":
+        expected = code in model and model[code].zone in ("x", "y")
+        assert tx.swap(invite, zone=("x", "y")) == expected
+        model |= {code: invite} if expected else {}
+    else:
+        (tx.insert if step == "insert" else tx.put)(invite)
+        model[code] = invite
+
+
+def agree(tx: SqlTx, model: dict[str, Invite]) -> None:
+    by_key = [model[code] for code in sorted(model)]
+    assert tx.find(Invite) == by_key
+    assert tx.find(Invite, code_hash=("a", "c", "nobody")) == [invite for invite in by_key if invite.code_hash in "ac"]
+    assert tx.find(Invite, zone=["x", "z"], made_at=NOON) == [invite for invite in by_key if invite.zone in "xz"]
+    assert tx.find(Invite, used_by=None) == [invite for invite in by_key if invite.used_by is None]
+    assert tx.find(Invite, order="-used_by", limit=2) == sorted(by_key, key=lambda invite: invite.used_by or "", reverse=True)[:2]
+    assert tx.count(Invite, zone="y") == sum(invite.zone == "y" for invite in by_key)
+    assert [tx.get(Invite, code) for code in CODES] == [model.get(code) for code in CODES]
+
+
+@pytest.mark.parametrize("much", [1, 64], ids=["sent soon", "sent late"])
+@given(before=st.lists(STEPS, max_size=6), parts=st.lists(PARTS, max_size=6))
+@settings(ONE_STORE, max_examples=60)
+def test_any_writes_and_savepoints_read_and_leave_what_a_dictionary_would(
+    store: SqlStore, much: int, before: list[Any], parts: list[Any]
+) -> None:
     model: dict[str, Invite] = {}
-    with store.write() as tx:
-        tx.delete(Invite)
-        for code, step, number in steps:
-            invite = Invite(code_hash=code, zone=str(number), made_at=NOON, expires_at=NOON)
-            if step == "put":
-                tx.put(invite)
-                model[code] = invite
-            elif step == "insert" and code not in model:
-                tx.insert(invite)
-                model[code] = invite
-            elif step == "insert":
-                with pytest.raises(Conflict):
-                    tx.insert(invite)
-            elif step == "delete":
-                assert tx.delete(Invite, code_hash=code) == (model.pop(code, None) is not None)
-            else:
-                expected = code in model and model[code].zone == "1"
-                assert tx.swap(invite, zone="1") == expected
-                model |= {code: invite} if expected else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draft, "_MUCH", much)
+        with store.write() as tx:
+            tx.delete(Invite)
+            for step in before:
+                write(tx, model, *step)
+        with store.write() as tx:
+            for part in parts:
+                carry_out(tx, model, part)
     with store.read() as tx:
-        assert {i.code_hash: i for i in tx.find(Invite)} == model
+        agree(tx, model)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from gridsched.core.errors import Busy, Conflict, StorageFull
+from gridsched.core.errors import Busy, Conflict, InvalidInput, StorageFull
 from gridsched.core.facts import Fact, NodePresent
 from gridsched.core.fleet import Presence
+from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.ports import Reply, Tx
 from gridsched.store.session import Session
 from gridsched.store.sql import SqlStore
@@ -225,6 +226,25 @@ def test_a_commit_that_fails_is_told_to_everyone_in_the_group(desk: Desk, monkey
     assert desk.writer.submit(partial(arrive, node_id="n1")).result(WAIT_S) == "n1"
     assert desk.names() == ["n1"]
     assert [len(facts) for facts in desk.told] in ([], [1])
+
+
+def test_a_value_the_database_refuses_costs_only_its_own_verb(desk: Desk) -> None:
+    desk.hold()
+    futures = [desk.writer.submit(partial(arrive, node_id=name)) for name in ("n1", "n\0", "n2")]
+    clash: list[Future[Any]] = [desk.writer.submit(partial(_pay, name=name)) for name in ("a", "b")]
+    desk.go.set()
+    assert [futures[0].result(WAIT_S), futures[2].result(WAIT_S)] == ["n1", "n2"]
+    if desk.store.driver.name == "postgresql":
+        assert isinstance(futures[1].exception(WAIT_S), InvalidInput)
+    assert clash[0].exception(WAIT_S) is None
+    assert isinstance(clash[1].exception(WAIT_S), Conflict), "a ledger has one transfer of a number"
+    with desk.store.read() as tx:
+        assert [transfer.transfer_id for transfer in tx.find(Transfer)] == ["a"]
+
+
+def _pay(tx: Tx, now: datetime, name: str) -> list[Fact]:
+    tx.insert(Transfer(transfer_id=name, kind=TransferKind.PAYOUT, debit="x", credit="y", amount_micro=1, at=now, sequence=1))
+    return []
 
 
 def _cut(tx: Any) -> None:
