@@ -1,13 +1,16 @@
 """The daemon's heavy work on tensors, done in its executor: checking an update, and merging a round into a version.
 
 Neither runs a model; both read blobs and answer with a digest or a reason. A round is merged by content: doing it twice,
-or again after a crash, gives the same bytes and so the same digest.
+or again after a crash, gives the same bytes and so the same digest. Every file is held against its digest first: what a disk
+has damaged would otherwise go into the model unseen. A lost update is trained again; a job that has lost its version ends.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from gridsched.core.errors import GridschedError, UpdateRefused
+from gridsched.core.errors import BlobCorrupt, GridschedError, InvalidInput, NotFound, UpdateRefused
 from gridsched.core.job import Job
 from gridsched.core.round import Round
 from gridsched.core.work import Refusal, UnitKind, WorkUnit
@@ -18,6 +21,8 @@ from gridsched.train.merge import check_update, merge_version, tensor_spec
 from gridsched.train.version import read_version
 
 __all__ = ["Merger"]
+
+_log = logging.getLogger(__name__)
 
 _Spec = tuple[dict[str, tuple[str, tuple[int, ...]]], frozenset[str]]
 
@@ -31,6 +36,7 @@ class Merger:
     blobs: Blobs
     max_norm: float
     _specs: dict[str, _Spec] = field(default_factory=dict, init=False)
+    _stuck: dict[str, str] = field(default_factory=dict, init=False)
 
     def check(self, unit: WorkUnit, update: str | None) -> Checked:
         """Whether the stored ``update`` may be merged into the unit's version; the reason where not."""
@@ -52,11 +58,19 @@ class Merger:
             self._specs[version] = tensor_spec(base.tensors), base.buffers
         return self._specs[version]
 
-    def merge(self, rnd: Round) -> str:
-        """Merge a complete round, journal the version, and return its digest."""
+    def merge(self, rnd: Round) -> str | None:
+        """Merge a complete round, journal the version, and return its digest; None where an update is lost and is trained again.
+
+        Raises `NotFound` or `BlobCorrupt` where the version it starts from is lost.
+        """
         with self.store.read() as tx:
             spec = tx.must(Job, rnd.job_id).spec
             units = tx.find(WorkUnit, round_id=rnd.round_id)
+        self.blobs.get(rnd.base)
+        lost = self._lost(units)
+        if lost:
+            self.writer.submit(partial(advance.redo, round_id=rnd.round_id, lost=lost)).result()
+            return None
         updates = [(unit.unit_id, float(unit.spec.samples), self.blobs.path(unit.update or "")) for unit in units]
         data = merge_version(self.blobs.path(rnd.base), updates, spec.method.outer)
         digest = self.blobs.put(data)
@@ -67,4 +81,29 @@ class Merger:
         """Merge every round that waits for it; what a crash left undone is found the same way."""
         with self.store.read() as tx:
             ready = advance.ready_to_merge(tx)
-        return [self.merge(rnd) for rnd in ready]
+        self._stuck = {rnd.round_id: self._stuck[rnd.round_id] for rnd in ready if rnd.round_id in self._stuck}
+        return [digest for rnd in ready if (digest := self._merge_alone(rnd)) is not None]
+
+    def _merge_alone(self, rnd: Round) -> str | None:
+        """One round that cannot be merged holds up no other. What the same bytes would do again ends the job; the rest is tried again."""
+        try:
+            return self.merge(rnd)
+        except (NotFound, BlobCorrupt, InvalidInput) as error:
+            reason = f"round {rnd.round_id} cannot be merged: {error}"
+            _log.error("%s", reason, extra={"action": "job_failed", "job": rnd.job_id})
+            self.writer.submit(partial(advance.fail, job_id=rnd.job_id, reason=reason)).result()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other rounds must not wait for it
+            if self._stuck.get(rnd.round_id) != str(error):
+                _log.exception("round %s is not merged yet", rnd.round_id, extra={"action": "merge_failed", "round": rnd.round_id})
+            self._stuck[rnd.round_id] = str(error)
+        return None
+
+    def _lost(self, units: Sequence[WorkUnit]) -> dict[str, str]:
+        """What is wrong with stored updates that cannot be read back, by unit."""
+        lost: dict[str, str] = {}
+        for unit in units:
+            try:
+                self.blobs.get(unit.update or "")
+            except (NotFound, BlobCorrupt) as error:
+                lost[unit.unit_id] = str(error)
+        return lost

@@ -1,10 +1,11 @@
 """A job moves on: rounds open, merge into versions, epochs end, the last version ends the job."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from gridsched.core.errors import Conflict
-from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, VersionEvaluated
+from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, UpdateRejected, VersionEvaluated
 from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.round import (
@@ -19,12 +20,12 @@ from gridsched.core.round import (
     total_rounds,
     units_of,
 )
-from gridsched.core.work import UnitState, WorkUnit
+from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import settle
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
-__all__ = ["cancel", "evaluated", "fail", "merged", "ready_to_merge", "submit"]
+__all__ = ["cancel", "evaluated", "fail", "merged", "ready_to_merge", "redo", "submit"]
 
 
 def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
@@ -65,6 +66,30 @@ def ready_to_merge(tx: Tx) -> list[Round]:
     """Open rounds whose units have all been accepted: what the daemon should merge next, also after a restart."""
     rounds = tx.find(Round, state=RoundState.OPEN)
     return [rnd for rnd in rounds if not tx.count(WorkUnit, round_id=rnd.round_id, state=(UnitState.OPEN, UnitState.LEASED))]
+
+
+def redo(tx: Tx, now: datetime, round_id: str, *, lost: Mapping[str, str]) -> list[Fact]:
+    """Open units again whose accepted updates can no longer be read; ``lost`` says why, by unit id. What was paid stays paid."""
+    facts: list[Fact] = []
+    if tx.must(Round, round_id).state is not RoundState.OPEN:
+        return facts
+    for unit in tx.find(WorkUnit, round_id=round_id, state=UnitState.ACCEPTED):
+        if unit.unit_id not in lost:
+            continue
+        lease = tx.must(Lease, unit.accepted_lease)
+        tx.put(replace(unit, state=UnitState.OPEN, update=None, update_norm=None, accepted_lease=None, accepted_at=None))
+        facts.append(
+            UpdateRejected(
+                at=now,
+                job_id=lease.job_id,
+                unit_id=unit.unit_id,
+                node_id=lease.node_id,
+                lease_id=lease.lease_id,
+                reason=Refusal.UNREADABLE.value,
+                detail=lost[unit.unit_id],
+            )
+        )
+    return facts
 
 
 def merged(tx: Tx, now: datetime, round_id: str, *, digest: str, size_bytes: int) -> list[Fact]:

@@ -203,13 +203,17 @@ class Simulation:
     ) -> int:
         """Tick until the job has ended, at most ``ticks`` times; how many it took. ``each`` runs after every tick."""
         for number in range(1, ticks + 1):
-            self.signal(SignalKind.SURPLUS, surplus_w(self.clock.now()), minutes=self.step.total_seconds() / 60 + 1)
-            self.tick()
+            self.run_once(surplus_w(self.clock.now()))
             if each:
                 each()
             if self.ended(job_id):
                 return number
         raise AssertionError(f"job {job_id} has not ended after {ticks} ticks; {self.progress(job_id)}")
+
+    def run_once(self, surplus_w: float) -> None:
+        """One tick with that surplus."""
+        self.signal(SignalKind.SURPLUS, surplus_w, minutes=self.step.total_seconds() / 60 + 1)
+        self.tick()
 
     def ended(self, job_id: str) -> bool:
         """Whether the job is done."""
