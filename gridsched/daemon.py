@@ -121,9 +121,14 @@ class Daemon:
         ready(url)
 
     def _schedule(self) -> BackgroundScheduler:
-        """The timetable, on an alarm clock of real seconds."""
-        scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None})
-        for task in self.timetable():
+        """The timetable, on an alarm clock of real seconds; each task has a thread, so that one that is slow delays none of the others."""
+        tasks = self.timetable()
+        scheduler = BackgroundScheduler(
+            executors={"default": {"type": "threadpool", "max_workers": len(tasks)}},
+            timezone="UTC",
+            job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
+        )
+        for task in tasks:
             seconds = max(task.every.total_seconds() / self.clock.speed, 0.05)
             scheduler.add_job(_guarded(task), "interval", seconds=seconds, id=task.name, next_run_time=SystemClock().now())
         scheduler.start()
@@ -178,15 +183,15 @@ class Daemon:
     def tidy(self) -> None:
         """Remove stored files that nothing has named for a while."""
         with self.store.read() as tx:
-            named = retain.named(tx)
-        named |= {shard for digest in list(named) for shard in self._shards(digest)}
+            named, manifests = retain.named(tx), retain.manifests(tx)
+        named |= {shard for digest in manifests for shard in self._shards(digest)}
         self.blobs.sweep(named, older_than=self.clock.now() - self.settings.blobs.keep)
 
     def _shards(self, digest: str) -> Iterable[str]:
         try:
             return [shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards]
         except GridschedError:
-            return ()  # not a manifest
+            return ()  # gone or damaged: there is nothing it could name
 
     def _do(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[object]]) -> None:
         self.writer.submit(verb).result()
