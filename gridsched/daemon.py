@@ -223,8 +223,9 @@ class Daemon:
 
 
 def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules) -> Reply[None]:
-    decided = decide.zone(tx, now, policy)
-    signals = {kind.value: state.value for kind, state in decide.see(tx, now, policy).states.items() if state.fresh}
+    view = decide.see(tx, now, policy)
+    decided = decide.zone(tx, now, policy, view=view)
+    signals = {kind.value: state.value for kind, state in view.states.items() if state.fresh}
     return Reply(None, [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)])
 
 

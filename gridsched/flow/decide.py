@@ -11,12 +11,15 @@ from gridsched.ports import Reply, Tx
 
 __all__ = ["see", "zone"]
 
+_LATELY = timedelta(hours=1)
 _LOOK_BACK = timedelta(hours=26)
 _INSTANT = timedelta(microseconds=1)
 
 
-def zone(tx: Tx, now: datetime, policy: Policy) -> Reply[Decision]:
+def zone(tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None) -> Reply[Decision]:
     """Evaluate the zone's policy, store the decision with its inputs, and remember what the policy must remember.
+
+    ``view`` is what `see` gives, for a caller that has looked already.
 
     What a policy remembers is kept by what each condition says, so an edit elsewhere in the file restarts no delay.
     """
@@ -26,7 +29,7 @@ def zone(tx: Tx, now: datetime, policy: Policy) -> Reply[Decision]:
         facts.append(PolicyLoaded(at=now, zone=policy.zone, policy=policy.name, digest=policy.digest))
         before = replace(before, policy_digest=policy.digest)
     day = day_start(policy, now)
-    view = see(tx, now, policy)
+    view = view or see(tx, now, policy)
     decision, state = evaluate(policy, before.state, view, now, used=before.used(day), paused=before.paused)
     used = before.used(day)
     price = view.get(SignalKind.PRICE)
@@ -59,11 +62,18 @@ def zone(tx: Tx, now: datetime, policy: Policy) -> Reply[Decision]:
 
 
 def see(tx: Tx, now: datetime, policy: Policy) -> Snapshot:
-    """All signals of the policy's zone as known at ``now``; the price too, because it is what energy costs."""
+    """All signals of the policy's zone as known at ``now``; the price too, because it is what energy costs.
+
+    The slot that counts holds ``now`` or is the last that ended, so the long look back is only for signals silent of late.
+    """
     kinds = sorted({*policy.signals, SignalKind.PRICE, SignalKind.SURPLUS, SignalKind.RENEWABLE_SHARE})
     readings: list[Reading] = []
     for kind in kinds:
-        readings += tx.readings(policy.zone, kind, now - _LOOK_BACK, now + _INSTANT, known_at=now)
+        for back in (_LATELY, _LOOK_BACK):
+            found = tx.readings(policy.zone, kind, now - back, now + _INSTANT, known_at=now)
+            if found:
+                readings += found
+                break
     return snapshot(policy.zone, now, readings, policy.stale_limits)
 
 
