@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from gridsched.core.errors import IllegalMove, LeaseLost
 
-__all__ = ["LIVE", "Lease", "LeaseReason", "LeaseState", "end", "grant", "hold", "offer", "pause", "renew", "resume"]
+__all__ = ["LIVE", "Lease", "LeaseReason", "LeaseState", "end", "grant", "hold", "offer", "pause", "renew", "renewed_until", "resume"]
 
 
 class LeaseState(StrEnum):
@@ -167,10 +167,15 @@ def grant(lease: Lease, now: datetime) -> Lease:
     return _move(lease, LeaseState.ACTIVE, LeaseReason.ACCEPTED, now, allowed=(LeaseState.OFFERED,))
 
 
-def renew(lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
-    """Push ``expires_at`` to ``now + ttl``, never past ``ends_at`` and never back."""
+def renewed_until(lease: Lease, *, now: datetime, ttl: timedelta) -> datetime:
+    """``now + ttl``, but never past ``ends_at`` and never back. Only a live lease can be renewed."""
     _demand(lease, LIVE, "renewed")
-    return replace(lease, expires_at=max(lease.expires_at, min(now + ttl, lease.ends_at)))
+    return max(lease.expires_at, min(now + ttl, lease.ends_at))
+
+
+def renew(lease: Lease, *, now: datetime, ttl: timedelta) -> Lease:
+    """The lease with its ``expires_at`` pushed on; see `renewed_until`."""
+    return replace(lease, expires_at=renewed_until(lease, now=now, ttl=ttl))
 
 
 def pause(lease: Lease, reason: LeaseReason, now: datetime) -> Lease:

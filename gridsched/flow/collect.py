@@ -215,9 +215,7 @@ def _last_words(
     if not 0 <= steps_executed < MOST_STEPS:
         raise InvalidInput(f"lease {lease.lease_id}: {steps_executed} executed steps are not a count; send 0 or more")
     group = Group(open_desk(tx, [node_id]), now, rules)
-    group.arrive(node_id, instance)
-    if meter is not None:
-        group.meter(node_id, meter, worked=steps_executed > lease.steps_executed)
+    group.last_words(node_id, instance, meter, worked=steps_executed > lease.steps_executed)
     group.keep(tx)
     booked = group.desk.leases.get(node_id, lease)
     return group.facts, replace(booked, steps_executed=max(booked.steps_executed, steps_executed))

@@ -7,11 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from gridsched.core.errors import DuplicateIdentity, GridschedError, InvalidInput, NotFound
 from gridsched.core.facts import Fact, LeaseActive, LeasePaused, MeterRefused, NodePresent
-from gridsched.core.fleet import DeviceState
-from gridsched.core.lease import Lease, LeaseReason, LeaseState, grant, pause, renew
+from gridsched.core.fleet import DeviceState, Presence
+from gridsched.core.lease import Lease, LeaseReason, LeaseState, grant, pause, renewed_until
 from gridsched.core.meter import MeterMethod, MeterReading, refusal
 from gridsched.core.units import J_PER_KWH, J_PER_MWH, MICRO
 from gridsched.flow import settle
@@ -26,6 +27,7 @@ __all__ = ["LONGEST_S", "MOST_STEPS", "Group", "began", "sync_many"]
 
 LONGEST_S = timedelta(days=36_500).total_seconds()
 MOST_STEPS = 2**53
+_Changes = dict[str, Any]
 _SPEED_MEMORY = 0.7
 _INSTANT = timedelta(microseconds=1)
 _DEVICE_PAUSE = {
@@ -51,26 +53,49 @@ def sync_many(tx: Tx, now: datetime, items: Sequence[tuple[str, Sync]], *, rules
 
 
 class Group:
-    """The rows that a group of reports changes, written together at the end."""
+    """The rows that a group of reports changes, written together at the end.
+
+    Every node sends this call for as long as it lives, so what a report changes in a row is gathered first and the row is
+    copied once.
+    """
 
     def __init__(self, desk: Desk, now: datetime, rules: Rules) -> None:
         self.desk, self.now, self.rules = desk, now, rules
         self.facts: list[Fact] = []
         self._readings: dict[tuple[str, datetime], MeterReading] = {}
         self._touched: set[str] = set()
-        self._zones: set[str] = set()
         self._lost: dict[str, Lease] = {}
+        self._spent: dict[str, tuple[float, float]] = {}
 
     def sync(self, tx: Tx, node_id: str, message: Sync) -> Orders:
         """Take one report in; the node's orders after it."""
-        self.arrive(node_id, message.instance, message.device)
-        worked = message.lease is not None and self._report(tx, node_id, message.lease)
+        seen = self._arrive(node_id, message.instance, message.device)
+        told: _Changes = {}
+        worked = message.lease is not None and self._report(tx, node_id, message.lease, told)
+        if worked or told:
+            assert message.lease is not None
+            seen |= _learnt_speed(self.desk.presences[node_id], message.lease)
         if message.meter is not None:
-            self.meter(node_id, message.meter, worked=worked, lost=self._lost_lease(tx, node_id, message.lease))
+            lost = self._lost_lease(tx, node_id, message.lease)
+            seen |= self._meter(node_id, message.meter, told, worked=worked, lost=lost)
+        self._enter(node_id, seen, told)
         self._obey_device(node_id)
         return self.desk.orders(node_id, self.now, self.rules)
 
-    def arrive(self, node_id: str, instance: str, device: str | None = None) -> None:
+    def last_words(self, node_id: str, instance: str, meter: MeterReport | None, *, worked: bool) -> None:
+        """Presence and meter that come with the end of the node's lease."""
+        seen = self._arrive(node_id, instance, None)
+        told: _Changes = {}
+        if meter is not None:
+            seen |= self._meter(node_id, meter, told, worked=worked, lost=None)
+        self._enter(node_id, seen, told)
+
+    def _enter(self, node_id: str, seen: _Changes, told: _Changes) -> None:
+        self.desk.presences[node_id] = replace(self.desk.presences[node_id], **seen)
+        if told:
+            self.desk.leases[node_id] = replace(self.desk.leases[node_id], **told)
+
+    def _arrive(self, node_id: str, instance: str, device: str | None) -> _Changes:
         """The node was heard of; raises for a stranger and for an agent that another one has replaced."""
         node, presence = self.desk.nodes.get(node_id), self.desk.presences.get(node_id)
         if node is None or presence is None:
@@ -80,10 +105,10 @@ class Group:
         state = presence.device if device is None else _device(device)
         if not presence.present:
             self.facts.append(NodePresent(at=self.now, node_id=node_id, zone=node.zone))
-        self.desk.presences[node_id] = replace(presence, present=True, seen_at=self.now, device=state)
         self._touched.add(node_id)
+        return {"present": True, "seen_at": self.now, "device": state}
 
-    def meter(self, node_id: str, report: MeterReport, *, worked: bool, lost: Lease | None = None) -> None:
+    def _meter(self, node_id: str, report: MeterReport, told: _Changes, *, worked: bool, lost: Lease | None) -> _Changes:
         """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle.
 
         ``lost`` is a lease that ended while the node was away: what was drawn under it is still its own.
@@ -93,8 +118,7 @@ class Group:
             raise InvalidInput(f"node {node_id}: a meter reading {report.age_s} s old is outside any calendar; send its age in seconds")
         at = self.now - timedelta(seconds=report.age_s)
         if presence.register_at is not None and at < presence.register_at:
-            return  # overtaken on its way by a later reading, which holds all of this one
-        slack = timedelta(seconds=2 * self.rules.clock_speed)
+            return {}  # overtaken on its way by a later reading, which holds all of this one
         why = refusal(
             before_j=presence.register_j,
             before_at=presence.register_at,
@@ -102,29 +126,28 @@ class Group:
             at=at,
             now=self.now,
             registered_w=node.power_w,
-            slack=slack,
+            slack=timedelta(seconds=2 * self.rules.clock_speed),
         )
         if why is not None:
             self.facts.append(MeterRefused(at=self.now, node_id=node_id, reason=why.value, register_j=report.register_j))
-            return
+            return {}
         if presence.register_at is not None:
             at = max(at, presence.register_at + _INSTANT)  # two messages in one instant are two readings
         delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
-        power_w = min(max(report.power_w, 0.0), node.power_w)
-        self.desk.presences[node_id] = replace(presence, register_j=report.register_j, register_at=at, drawn_w=power_w)
-        lease = self._book(node_id, delta_j, worked)
+        lease = self._book(node_id, delta_j, told, worked=worked)
         if lease is None and lost is not None and presence.register_at is not None:
             lease = self._book_lost(lost, delta_j, presence.register_at, at)
         method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
         reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
         self._readings[(node_id, at)] = reading
+        return {"register_j": report.register_j, "register_at": at, "drawn_w": min(max(report.power_w, 0.0), node.power_w)}
 
-    def _book(self, node_id: str, delta_j: float, worked: bool) -> str | None:
+    def _book(self, node_id: str, delta_j: float, told: _Changes, *, worked: bool) -> str | None:
         lease = self.desk.leases.get(node_id)
         if lease is None:
             return None
         if delta_j > 0:
-            self.desk.leases[node_id] = self._charge(lease, delta_j, worked=worked)
+            told |= self._charge(lease, delta_j, worked=worked)
         return lease.lease_id
 
     def _book_lost(self, lease: Lease, delta_j: float, since: datetime, at: datetime) -> str | None:
@@ -132,23 +155,20 @@ class Group:
         share = (min(lease.changed_at, lease.expires_at) - since) / (at - since)
         if delta_j <= 0 or share <= 0:
             return None
-        self._lost[lease.lease_id] = self._charge(lease, delta_j * min(share, 1.0), worked=True)
+        self._lost[lease.lease_id] = replace(lease, **self._charge(lease, delta_j * min(share, 1.0), worked=True))
         return lease.lease_id
 
-    def _charge(self, lease: Lease, delta_j: float, *, worked: bool) -> Lease:
-        """``lease`` with further energy on it; the zone's day is charged too."""
+    def _charge(self, lease: Lease, delta_j: float, *, worked: bool) -> _Changes:
+        """What further energy changes in ``lease``; the zone's day is charged too."""
         state = self.desk.zones.get(lease.zone)
         price = state.price_eur_mwh if state is not None and state.price_eur_mwh is not None else 0.0
-        if state is not None:
-            promised = delta_j * lease.reward_micro_per_kwh / J_PER_KWH if worked else 0.0
-            self.desk.zones[lease.zone] = state.spend(energy_j=delta_j, money_micro=promised)
-            self._zones.add(lease.zone)
-        return replace(
-            lease,
-            energy_j=lease.energy_j + (delta_j if worked else 0.0),
-            idle_j=lease.idle_j + (0.0 if worked else delta_j),
-            cost_micro=lease.cost_micro + price * MICRO * delta_j / J_PER_MWH,
-        )
+        energy_j, money_micro = self._spent.get(lease.zone, (0.0, 0.0))
+        promised = delta_j * lease.reward_micro_per_kwh / J_PER_KWH if worked else 0.0
+        self._spent[lease.zone] = (energy_j + delta_j, money_micro + promised)
+        cost_micro = lease.cost_micro + price * MICRO * delta_j / J_PER_MWH
+        if worked:
+            return {"energy_j": lease.energy_j + delta_j, "cost_micro": cost_micro}
+        return {"idle_j": lease.idle_j + delta_j, "cost_micro": cost_micro}
 
     def _lost_lease(self, tx: Tx, node_id: str, report: LeaseReport | None) -> Lease | None:
         """The ended and unsettled lease that the node still reports work on; None for any other report."""
@@ -159,7 +179,7 @@ class Group:
             return None
         return replace(lease, steps_executed=report.steps_executed)
 
-    def _report(self, tx: Tx, node_id: str, report: LeaseReport) -> bool:
+    def _report(self, tx: Tx, node_id: str, report: LeaseReport, told: _Changes) -> bool:
         """Take note of what the node says of its lease; whether it has worked since it last did.
 
         A report on any other lease is answered by the orders. A slow node may run for a while between two steps.
@@ -175,25 +195,13 @@ class Group:
             return False
         worked = report.state == "running" or report.steps_executed > lease.steps_executed
         if lease.state is LeaseState.OFFERED:
-            lease = grant(lease, began(lease, self.now) if worked else self.now)
+            lease = self.desk.leases[node_id] = grant(lease, began(lease, self.now) if worked else self.now)
             self.facts.append(lease_fact(LeaseActive, lease, self.now))
             self.facts += settle.reserve(tx, self.now, lease)
-        self.desk.leases[node_id] = self._progress(lease, report)
-        self._learn_speed(node_id, report)
+        told["expires_at"] = renewed_until(lease, now=self.now, ttl=self.rules.lease_ttl)
+        told["step"] = min(max(lease.step, report.step), self.desk.units[lease.unit_id].spec.steps)
+        told["steps_executed"] = max(lease.steps_executed, report.steps_executed)
         return worked
-
-    def _learn_speed(self, node_id: str, report: LeaseReport) -> None:
-        if report.speed > 0 and math.isfinite(report.speed):
-            presence = self.desk.presences[node_id]
-            smoothed = report.speed if presence.speed <= 0 else _SPEED_MEMORY * presence.speed + (1 - _SPEED_MEMORY) * report.speed
-            self.desk.presences[node_id] = replace(presence, speed=smoothed)
-
-    def _progress(self, lease: Lease, report: LeaseReport) -> Lease:
-        renewed = renew(lease, now=self.now, ttl=self.rules.lease_ttl)
-        steps = self.desk.units[lease.unit_id].spec.steps
-        return replace(
-            renewed, step=min(max(renewed.step, report.step), steps), steps_executed=max(renewed.steps_executed, report.steps_executed)
-        )
 
     def _obey_device(self, node_id: str) -> None:
         why = _DEVICE_PAUSE.get(self.desk.presences[node_id].device)
@@ -209,7 +217,18 @@ class Group:
         tx.put(*(lease for node_id, lease in self.desk.leases.items() if node_id in self._touched))
         tx.put(*self._lost.values())
         tx.put(*self._readings.values())
-        tx.put(*(self.desk.zones[zone] for zone in sorted(self._zones)))
+        for zone, (energy_j, money_micro) in sorted(self._spent.items()):
+            state = self.desk.zones.get(zone)
+            if state is not None:
+                tx.put(state.spend(energy_j=energy_j, money_micro=money_micro))
+
+
+def _learnt_speed(presence: Presence, report: LeaseReport) -> _Changes:
+    if not (report.speed > 0 and math.isfinite(report.speed)):
+        return {}
+    if presence.speed <= 0:
+        return {"speed": report.speed}
+    return {"speed": _SPEED_MEMORY * presence.speed + (1 - _SPEED_MEMORY) * report.speed}
 
 
 def began(lease: Lease, now: datetime) -> datetime:
