@@ -119,7 +119,7 @@ def _nodes(scene: Scene, width: int) -> Panel:
     for name, size in (("node", 12), ("state", 11), ("why", 18)):
         table.add_column(name, width=size, no_wrap=True)
     table.add_column("unit and step", ratio=1, no_wrap=True)
-    for name, size in (("power", 5), ("energy", 9), ("earned", 7), ("trust", 5)):
+    for name, size in (("power", 5), ("energy", 9), ("earned", 8), ("trust", 5)):
         table.add_column(name, width=size, justify="right", no_wrap=True)
     for node in scene.nodes:
         table.add_row(*_node(node))

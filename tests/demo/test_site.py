@@ -52,7 +52,7 @@ def test_an_impossible_speed_is_refused(tmp_path: Path, speed: float) -> None:
 
 def test_each_profile_is_a_valid_node_toml_and_a_slow_machine_gives_more_of_itself(tmp_path: Path) -> None:
     found = profiles()
-    assert [(p.name, p.power_w) for p in found] == [("pc", 160.0), ("old-desktop", 90.0), ("raspberry-pi", 10.0)]
+    assert [(p.name, p.power_w) for p in found] == [("pc", 130.0), ("old-desktop", 100.0), ("raspberry-pi", 10.0)]
     for profile in found:
         write_profile(tmp_path / profile.name, profile, pace=1.5, speed=SPEED)
         settings = read_settings(tmp_path / profile.name / "node.toml")
