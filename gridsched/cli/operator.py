@@ -67,8 +67,8 @@ def serve(
 ) -> None:
     """Run the daemon until Ctrl-C."""
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    for noisy in ("apscheduler", "alembic", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy, level in (("alembic", logging.WARNING), ("urllib3", logging.WARNING), ("apscheduler", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(level)  # APScheduler warns each time that a task is due while it is still under way
     with told():
         from gridsched import sites
         from gridsched.daemon import Daemon
