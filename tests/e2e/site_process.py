@@ -239,7 +239,8 @@ class Site:
             if opt_in:
                 node.choose(opted_in=True)
             node.process.start()
-        self.wait(f"{', '.join(names)} present", lambda: all(self.row(name)["present"] for name in names))
+        unready = {"absent", "opted_out"} if opt_in else {"absent"}
+        self.wait(f"{', '.join(names)} are there", lambda: not unready & {self.row(name)["reason"] for name in names})
         return [self.nodes[name] for name in names]
 
     def _join(self, name: str, *, zone: str, power_w: float, cpu_share: float, save_every: str) -> "subprocess.Popen[str]":

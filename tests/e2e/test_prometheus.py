@@ -1,58 +1,31 @@
 """A real Prometheus scrapes a real page while a day goes by, and every question the dashboard asks it has an answer."""
 
-import json
 import math
-import shutil
-import socket
 import subprocess
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gridsched.core.facts import PolicyDecided, RewardPosted
 from gridsched.metrics import Metrics
+from tests.e2e.prometheus import Prometheus, empty_panels, prometheus
 from tests.story import JOB, ZONE, Story, tell
 
 pytestmark = pytest.mark.prometheus
 
 SCRAPES = 40
-VARIABLES = {"$__rate_interval": "5s", "$__range": "1m", "$zone": ".*", "$job_id": ".*", "[1h]": "[1m]", "[30m]": "[1m]"}
 
 
 @dataclass(frozen=True)
 class Scraped:
-    """A Prometheus that has seen the whole ``story``, and how to ask it."""
+    """A Prometheus that has seen the whole ``story``."""
 
-    url: str
+    prometheus: Prometheus
     story: Story
-
-    def ask(self, path: str, **query: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
-            body = json.load(answer)
-        assert body["status"] == "success", body
-        return body["data"]
-
-    def instant(self, expr: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("query", query=filled(expr))["result"]
-        return found
-
-    def over_time(self, expr: str) -> list[dict[str, Any]]:
-        end = float(self.ask("query", query="time()")["result"][0])
-        found: list[dict[str, Any]] = self.ask("query_range", query=filled(expr), start=str(end - 60), end=str(end), step="0.5")["result"]
-        return found
-
-
-def filled(expr: str) -> str:
-    for name, value in VARIABLES.items():
-        expr = expr.replace(name, value)
-    return expr
 
 
 def page_of(story: Story, told: threading.Event) -> type[BaseHTTPRequestHandler]:
@@ -80,51 +53,27 @@ def page_of(story: Story, told: threading.Event) -> type[BaseHTTPRequestHandler]
     return Page
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def scraped(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("prometheus")
     story, told = tell(), threading.Event()
     page = ThreadingHTTPServer(("127.0.0.1", 0), page_of(story, told))
     threading.Thread(target=page.serve_forever, daemon=True).start()
-    config = (repository / "grafana" / "prometheus.yml").read_text(encoding="utf-8")
-    config = config.replace("127.0.0.1:8080", f"127.0.0.1:{page.server_port}")
-    config = config.replace("scrape_interval: 5s", "scrape_interval: 100ms\n  scrape_timeout: 100ms").replace("15s", "1s")
-    (folder / "prometheus.yml").write_text(config, encoding="utf-8")
-    shutil.copy(repository / "grafana" / "alerts.yml", folder)
-    port = free_port()
-    options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(["prometheus", *options], stdout=log, stderr=log)
     try:
-        assert told.wait(45), (folder / "log").read_text()[-2000:]
-        yield Scraped(url=f"http://127.0.0.1:{port}", story=story)
+        with prometheus(folder, repository, f"127.0.0.1:{page.server_port}") as asked:
+            assert told.wait(45), asked.log()
+            yield Scraped(prometheus=asked, story=story)
     finally:
-        process.terminate()
-        process.wait(10)
         page.shutdown()
         page.server_close()
 
 
 def test_every_panel_has_data(scraped: Scraped, repository: Path) -> None:
-    dashboard = json.loads((repository / "grafana" / "dashboards" / "gridsched.json").read_text(encoding="utf-8"))
-    empty = []
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            rows = scraped.instant(target["expr"]) if target["instant"] else scraped.over_time(target["expr"])
-            numbers = [float(v) for row in rows for _, v in row.get("values", [row.get("value", (0, "nan"))])]
-            if all(math.isnan(n) for n in numbers):
-                empty.append(f"{panel['title']} {target['refId']}: {target['expr']}")
-    assert not empty
+    assert not empty_panels(scraped.prometheus, repository)
 
 
 def test_the_energy_per_epoch_in_prometheus_is_the_energy_in_the_books(scraped: Scraped) -> None:
-    rows = scraped.instant(f'gridsched_epoch_energy_joules{{job_id="{JOB}"}}')
+    rows = scraped.prometheus.instant(f'gridsched_epoch_energy_joules{{job_id="{JOB}"}}')
     found = {(r["metric"]["epoch"], r["metric"]["use"]): float(r["value"][1]) for r in rows}
     for epoch in scraped.story.epochs:
         for use in ("useful", "wasted", "idle"):
@@ -142,15 +91,15 @@ def test_counters_equal_the_counts_of_facts(scraped: Scraped) -> None:
 
 
 def total(scraped: Scraped, series: str) -> float:
-    return float(scraped.instant(f"sum({series})")[0]["value"][1])
+    return float(scraped.prometheus.instant(f"sum({series})")[0]["value"][1])
 
 
 def test_no_label_was_renamed_in_the_scrape(scraped: Scraped) -> None:
-    assert not [name for name in scraped.ask("labels") if name.startswith("exported_")]
+    assert not [name for name in scraped.prometheus.ask("labels") if name.startswith("exported_")]
 
 
 def test_the_alert_rules_are_evaluated_without_an_error(scraped: Scraped) -> None:
-    rules = [rule for group in scraped.ask("rules")["groups"] for rule in group["rules"]]
+    rules = [rule for group in scraped.prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} >= {"SignalStale", "PowerAboveTarget", "NoProgress"}
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
     assert not [rule for rule in rules if rule.get("lastError")]
