@@ -193,7 +193,7 @@ def decision_story(tx: Tx, decision_id: str) -> Json:
     """A decision, its policy's digest, and the reading behind each value it saw. Raises `NotFound`."""
     decision = tx.get(Decision, decision_id)
     if decision is None:
-        raise NotFound(f"there is no decision {decision_id}; decision ids read ZONE.20180128T120000, see gridsched policy explain")
+        raise NotFound(f"there is no decision {decision_id}; decision ids read ZONE.20180128T120000000, see gridsched policy explain")
     return {"decision": _decision(tx, decision)}
 
 
