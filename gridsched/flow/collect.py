@@ -1,7 +1,7 @@
 """What nodes send: presence, meter readings, continuations and updates. Each is accepted or refused with a reason."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -144,7 +144,15 @@ def _complete(unit: WorkUnit, message: UpdateNotice, checked: Checked) -> Checke
         return Checked(refusal=Refusal.UNREADABLE, detail="a training unit needs the digest of its stored update")
     if unit.spec.kind is UnitKind.EVALUATE and not math.isfinite(message.metrics.get("loss", math.nan)):
         return Checked(refusal=Refusal.NOT_FINITE, detail="an evaluation needs a finite loss")
+    if unit.spec.kind is UnitKind.EVALUATE and not _counts(unit, message.metrics):
+        return Checked(refusal=Refusal.UNREADABLE, detail=f"an evaluation of {unit.spec.samples} samples cannot count {message.metrics}")
     return checked
+
+
+def _counts(unit: WorkUnit, metrics: Mapping[str, float]) -> bool:
+    """Whether an evaluation saw no more samples than there are, and got no more answers right than it gave."""
+    samples = metrics.get("samples", unit.spec.samples)
+    return 0 < samples <= unit.spec.samples and 0 <= metrics.get("correct", 0) <= metrics.get("count", samples)
 
 
 def _refuse(

@@ -214,6 +214,28 @@ def test_an_evaluation_without_a_finite_loss_is_refused(house: House) -> None:
     assert [f.reason for f in of(facts, UpdateRejected)] == ["not_finite"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"samples": 1e30},
+        {"samples": 0.0},
+        {"samples": 10.0, "correct": 11.0},
+        {"samples": 10.0, "correct": -1.0},
+        {"samples": 10.0, "correct": 500.0, "count": 400.0},
+    ],
+)
+def test_an_evaluation_that_counts_more_than_there_is_is_refused(house: House, odd: dict[str, float]) -> None:
+    house.job()
+    house.working()
+    finish_round(house)
+    house.do(partial(advance.merged, round_id="j.r0", digest=C, size_bytes=9))
+    house.clock.advance(timedelta(seconds=1))
+    house.tick()
+    house.sync()
+    facts = finish(house, notice(house, update=None, metrics={"loss": 0.5} | odd))
+    assert [f.reason for f in of(facts, UpdateRejected)] == ["unreadable"]
+
+
 def test_a_cancelled_job_revokes_its_leases_and_pays_what_was_drawn(house: House) -> None:
     house.job()
     house.working()
