@@ -304,7 +304,11 @@ def _says(view: _View, leaf: Leaf, *, not_: str = "") -> str:
     value = view.values[leaf.signal]
     if value is None:
         return f"{leaf.signal} is not known"
-    return f"{leaf.signal} {value:g} {UNIT[leaf.signal]} is {not_}{leaf.comparison} {leaf.start:g}"
+    shown = f"{leaf.signal} {value:g} {UNIT[leaf.signal]}"
+    if not not_ and view.leaves[leaf.key].on and not leaf.passes(value, leaf.start):
+        longer = f" for {_minutes(leaf.stop_delay)}" if leaf.stop_delay else ""
+        return f"{shown} has not been back at {leaf.stop:g}{longer} yet"
+    return f"{shown} is {not_}{leaf.comparison} {leaf.start:g}"
 
 
 def _inputs(view: _View) -> tuple[Input, ...]:

@@ -262,3 +262,10 @@ class TestPolicyRecord:
     )
     def test_the_budget_day_begins_at_local_midnight(self, now: datetime, began: datetime) -> None:
         assert day_start(policy(timezone="Europe/Berlin"), now) == began
+
+
+def test_between_its_two_thresholds_a_rule_says_what_it_waits_for() -> None:
+    rule = policy(AT_ONCE, draw=Draw(watts=900.0))
+    above, between = run(rule, [{SignalKind.SURPLUS: 4000.0}, {SignalKind.SURPLUS: 700.0}])
+    assert above.detail == "surplus 4000 W is above 1000: up to 900 W"
+    assert between.detail == "surplus 700 W has not been back at 500 yet: up to 900 W"
