@@ -155,13 +155,21 @@ class Site:
         self.grid()
 
     def __enter__(self) -> "Site":
-        self.serve()
+        try:
+            self.serve()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End everything: the nodes save and hand over, then the daemon goes; who does not is killed."""
         with suppress(AttributeError):
             self.operator.close()
-        for process in reversed(self.processes):  # the nodes hand over what they hold, then the daemon goes
+        for process in self.processes[1:]:
             process.ask_to_end()
         for process in reversed(self.processes):
             process.end(within_s=_GRACE_S)
