@@ -1,5 +1,6 @@
 """What every meter promises, run over every shipped one, and what the kept register adds to it."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,3 +195,17 @@ def test_a_damaged_register_is_not_taken_for_zero(bench: Bench, tmp_path: Path) 
     file.write_text('{"energy_j": ')
     with pytest.raises(ConfigError, match=str(file)):
         KeptRegister(_estimate(bench, {}), file, speed=1.0)
+
+
+def test_a_device_that_may_use_a_fraction_of_a_core_draws_its_most_at_that_fraction(bench: Bench) -> None:
+    meter = _estimate(bench, {"max_w": 80.0, "idle_w": 0.0, "cores": 0.25})
+    bench.work(10.0, share=0.25)
+    assert meter.read().power_w == pytest.approx(80.0)
+    bench.work(10.0, share=0.125)
+    assert meter.read().power_w == pytest.approx(40.0)
+
+
+def test_the_agent_s_own_time_can_be_left_out() -> None:
+    kind = load_adapter("meters/estimate.py", ADAPTERS)
+    own_cpu_s = sys.modules[kind.__module__].own_cpu_s
+    assert own_cpu_s(agent=True) > own_cpu_s(agent=False) >= 0.0

@@ -341,3 +341,14 @@ def test_no_next_unit_without_room_and_consent(house: House, why_not: str) -> No
     facts = finish(house, message)
     assert of(facts, UnitAccepted)
     assert not of(facts, LeaseOffered)
+
+
+def test_a_reading_overtaken_by_a_later_one_is_passed_over_and_accuses_nobody(house: House) -> None:
+    house.job()
+    house.working()
+    house.clock.advance(timedelta(seconds=60))
+    house.sync(register_j=2000.0)
+    _, facts = house.sync(register_j=1500.0, age_s=10.0)
+    assert not of(facts, MeterRefused)
+    assert house.held().energy_j == 2000.0
+    assert sum(r.delta_j for r in house.rows(MeterReading)) == 2000.0
