@@ -71,6 +71,8 @@ class Node:
             raise InvalidInput(f"node name {self.node_id!r} must be lower-case letters, digits, - and _, at most 63")
         if not 0 < self.power_w < 1e7:
             raise InvalidInput(f"node {self.node_id}: power must be above 0 W and below 10 MW, got {self.power_w}")
+        if not 0 <= self.memory_bytes < 2**53:
+            raise InvalidInput(f"node {self.node_id}: memory must be 0 bytes or more and below 8 PiB, got {self.memory_bytes}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

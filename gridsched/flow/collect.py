@@ -29,7 +29,7 @@ from gridsched.flow.statement import statement
 from gridsched.flow.sync import LONGEST_S, MOST_STEPS, Group, began, sync_many
 from gridsched.flow.tell import lease_ended, lease_fact
 from gridsched.ports import Reply, Tx
-from gridsched.wire import ConsentChoice, HandOver, Hello, MeterReport, Orders, UpdateNotice
+from gridsched.wire import VERSION, ConsentChoice, HandOver, Hello, MeterReport, Orders, UpdateNotice
 
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
@@ -47,6 +47,10 @@ class Checked:
 
 def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) -> Reply[Orders]:
     """An agent process begins. It takes the node over; calls of an earlier process are refused from now on."""
+    if message.version != VERSION:
+        raise InvalidInput(
+            f"node {node_id} speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release on the node"
+        )
     node = tx.must(Node, node_id)
     presence = tx.get(Presence, node_id) or Presence(node_id=node_id)
     facts: list[Fact] = []

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from gridsched.core.errors import DuplicateIdentity, LeaseLost
+from gridsched.core.errors import DuplicateIdentity, InvalidInput, LeaseLost
 from gridsched.core.facts import (
     AgentReplaced,
     LeaseActive,
@@ -309,3 +309,10 @@ def test_granting_is_seen_once(house: House) -> None:
     house.tick()
     assert len(of(house.sync(state="starting")[1], LeaseActive)) == 1
     assert not of(house.sync(step=1)[1], LeaseActive)
+
+
+def test_an_agent_of_another_protocol_is_told_which_release_to_install(house: House) -> None:
+    house.join("pc")
+    message = Hello(instance="two", runtime="torch", version=99)
+    with pytest.raises(InvalidInput, match="protocol 99"):
+        house.do(partial(collect.hello, node_id="pc", message=message, rules=house.rules))

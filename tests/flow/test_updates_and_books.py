@@ -284,6 +284,7 @@ def test_a_job_submitted_twice_is_one_job_and_another_under_its_id_is_refused(ho
         ({"node_id": "pc"}, Forbidden, "used by node pc"),
         ({"version": 99}, InvalidInput, "protocol 99"),
         ({"node_id": "No Good"}, InvalidInput, "lower-case"),
+        ({"memory_bytes": 2**70}, InvalidInput, "memory must be"),
     ],
 )
 def test_joining_badly_is_refused_with_the_remedy(house: House, change: dict[str, object], error: type[Exception], match: str) -> None:
