@@ -1,6 +1,7 @@
 """The operator's commands: make a site, check it, serve it, invite nodes, and ask why."""
 
 import logging
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +78,14 @@ def serve(
         sites.write_token(settings)
         daemon = Daemon(settings)
         daemon.run(host=host, port=port, ready=lambda url: _say_ready(url, settings.token_file))
+    _leave()
+
+
+def _leave() -> None:
+    """End the process at once: all is closed, and Python itself would wait for every fetch that a provider still keeps waiting."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _say_ready(url: str, token_file: Path) -> None:

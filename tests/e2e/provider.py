@@ -32,12 +32,13 @@ def prices(start: datetime, *, slots: int, slot: timedelta, value: float = 10.0)
 class Provider:
     """Keeps every request waiting until there is something to `say`: a daemon that asks often is not answered more often.
 
-    Meanwhile it says ``100 Continue`` now and then, so that nobody's patience runs out.
+    ``asked`` is set with the first one. Meanwhile it says ``100 Continue`` now and then, so that nobody's patience runs out.
     """
 
     def __init__(self) -> None:
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._over = threading.Event()
+        self.asked = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), daemon=True)
 
@@ -71,6 +72,7 @@ class Provider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                provider.asked.set()
                 try:
                     answer = provider._next(lambda: self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n"))
                 except OSError:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gridsched.clock import SystemClock
 from tests.e2e.provider import Answer, Provider, prices
-from tests.e2e.site_process import MOST_WATTS, Site
+from tests.e2e.site_process import MOST_WATTS, PATIENCE_S, ZONE, Site
 
 pytestmark = pytest.mark.long
 
@@ -111,6 +112,14 @@ def stale(site: Site, zone: str) -> dict[str, Any] | None:
 def used(site: Site, zone: str) -> dict[str, Any] | None:
     status = site.status(zone)
     return status if status["target_w"] == MOST_WATTS else None
+
+
+def test_a_provider_that_never_answers_does_not_keep_the_daemon_from_stopping(tmp_path: Path) -> None:
+    with Provider() as provider, Site(tmp_path / "site", adapters=_ADAPTER.format(zone=ZONE, url=provider.url)) as site:
+        assert provider.asked.wait(PATIENCE_S)
+        site.daemon.ask_to_end()
+        assert site.daemon.child is not None
+        assert site.daemon.child.wait(10) == 0, site.told()
 
 
 @pytest.mark.parametrize("name", FAULTS)
