@@ -22,7 +22,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import Role, secret_hash
 from gridsched.core.errors import Busy, ConfigError, GridschedError
-from gridsched.core.facts import HELD, AgentReplaced, Fact, NodeOptedIn, NodeOptedOut, UnitAccepted, ZonePaused, ZoneResumed
+from gridsched.core.facts import HELD, AgentReplaced, Fact, JobSubmitted, NodeOptedIn, NodeOptedOut, UnitAccepted, ZonePaused, ZoneResumed
 from gridsched.core.policy import Policy
 from gridsched.core.round import Epoch
 from gridsched.core.settings import Settings
@@ -205,6 +205,8 @@ class Daemon:
         for fact in facts:
             if isinstance(fact, (ZonePaused, ZoneResumed)):
                 self._decide_now(fact.zone)
+        if any(isinstance(fact, (JobSubmitted, NodeOptedIn)) for fact in facts):
+            self._plan_now()
         if any(isinstance(fact, UnitAccepted) for fact in facts):
             self.executor.submit(_guarded(Task(name="merge", every=_SOON, call=self.merge)))
 
@@ -214,6 +216,12 @@ class Daemon:
         if policy is not None:
             with suppress(Busy):
                 self.writer.submit(partial(_control, policy=policy, rules=self.rules))
+
+    def _plan_now(self) -> None:
+        """There is new work, or a new hand for it: plan under the standing decisions instead of waiting for the next tick."""
+        for zone, policy in self.policies.by_zone.items():
+            with suppress(Busy):
+                self.writer.submit(partial(assign.again, zone=zone, policy=policy, rules=self.rules))
 
     def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
         path = self.settings.token_file

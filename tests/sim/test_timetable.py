@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from gridsched.core.facts import LeaseOffered
+from gridsched.core.signal import SignalKind
 from gridsched.daemon import Daemon
 from gridsched.testing import ManualClock, Simulation
 
@@ -40,4 +42,21 @@ def test_tidying_opens_manifests_alone(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sim.daemon.blobs, "get", counted)
     sim.daemon.tidy()
     assert sorted(read) == sorted({spec.dataset, str(spec.test_dataset)})
+    sim.close()
+
+
+def test_new_work_and_a_new_hand_do_not_wait_for_the_next_tick(folder: Path) -> None:
+    sim = Simulation(folder)
+    sim.add_node("pc", power_w=100.0, steps_per_s=0.1)
+    sim.signal(SignalKind.SURPLUS, 500.0)
+    sim.tick()
+    sim.add_job()
+    sim.call(lambda tx, now: [])  # the writer takes its turn in order: planning has been done before this
+    assert [o.node_id for o in sim.facts if isinstance(o, LeaseOffered)] == ["pc"]
+    late = sim.add_node("old", power_w=100.0, steps_per_s=0.1, opt_in=False)
+    sim.tick()
+    assert [o.node_id for o in sim.facts if isinstance(o, LeaseOffered)] == ["pc"]
+    sim._choose(late, opted_in=True)
+    sim.call(lambda tx, now: [])
+    assert [o.node_id for o in sim.facts if isinstance(o, LeaseOffered)] == ["pc", "old"]
     sim.close()
