@@ -22,7 +22,7 @@ from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, assign, collect
-from gridsched.wire import ConsentChoice, HandOver, Hello, UpdateNotice
+from gridsched.wire import ConsentChoice, HandOver, Hello, Sync, UpdateNotice
 from tests.flow.conftest import A, B, House, of
 
 
@@ -208,8 +208,6 @@ def test_a_second_agent_with_one_identity_takes_over_and_the_first_is_told(house
 def test_in_a_group_one_node_s_error_is_its_own(house: House) -> None:
     house.join("pc")
     house.join("old")
-    from gridsched.wire import Sync
-
     items = [("pc", Sync(instance="wrong")), ("old", Sync(instance="one")), ("stranger", Sync(instance="one"))]
     answers, _ = house.do(partial(collect.sync_many, items=items, rules=house.rules))
     assert [type(a).__name__ for a in answers] == ["DuplicateIdentity", "Orders", "NotFound"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gridsched.core.access import secret_hash
 from gridsched.core.errors import Conflict, Forbidden, InvalidInput, LeaseLost
 from gridsched.core.facts import (
     EnergyMetered,
@@ -31,6 +32,7 @@ from gridsched.core.meter import MeterReading
 from gridsched.core.policy import Decision
 from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import Refusal, UnitState, WorkUnit
+from gridsched.core.zone import ZoneState
 from gridsched.flow import admit, advance, collect
 from gridsched.flow.collect import Checked
 from gridsched.flow.retain import named
@@ -140,8 +142,6 @@ def test_energy_while_starting_or_paused_is_idle_and_unpaid(house: House) -> Non
 
 
 def test_cost_follows_the_price_of_the_hour_also_below_zero(house: House) -> None:
-    from gridsched.core.zone import ZoneState
-
     house.job()
     house.working()
     with house.store.write() as tx:
@@ -288,8 +288,6 @@ def test_a_job_submitted_twice_is_one_job_and_another_under_its_id_is_refused(ho
     ],
 )
 def test_joining_badly_is_refused_with_the_remedy(house: House, change: dict[str, object], error: type[Exception], match: str) -> None:
-    from gridsched.core.access import secret_hash
-
     house.join("pc")
     house.do(partial(admit.new_invite, zone="de-lu", code_hash=secret_hash("new"), valid_for=timedelta(hours=1)))
     code = "c-pc" if change.get("node_id") == "pc" else "new"
@@ -299,8 +297,6 @@ def test_joining_badly_is_refused_with_the_remedy(house: House, change: dict[str
 
 
 def test_a_code_ends_at_its_moment(house: House) -> None:
-    from gridsched.core.access import secret_hash
-
     house.do(partial(admit.new_invite, zone="de-lu", code_hash=secret_hash("c"), valid_for=timedelta(minutes=1)))
     house.clock.advance(timedelta(minutes=1))
     message = Join(code="c", node_id="b", device="pc", power_w=1.0, memory_bytes=1, runtime="torch", meter="m")
