@@ -57,6 +57,10 @@ class Http(Protocol):
         """The answer, whatever its status; raises AdapterError when there is none worth reading."""
         ...
 
+    def post(self, url: str, *, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer to ``body``, on the terms of `get`. It may be sent twice, so ask nothing that must happen only once."""
+        ...
+
 
 class Adapter(Protocol):
     """One provider, as configured. ``signals`` is what it gives for ``zone``; ``every`` how often it is worth asking."""

@@ -41,6 +41,17 @@ class Limits:
     body_bytes: int = 16 * 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One question to a provider, as often as it takes."""
+
+    method: str
+    url: str
+    params: Mapping[str, str | int] | None = None
+    headers: Mapping[str, str] | None = None
+    body: bytes | None = None
+
+
 class TokenBucket:
     """Lets ``burst`` requests through at once and ``per_minute`` in the long run. Thread-safe; never sleeps itself."""
 
@@ -88,14 +99,21 @@ class Session:
 
     def get(self, url: str, *, params: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None) -> Response:
         """The last answer after at most ``limits.attempts`` tries; raises AdapterError where there is none worth reading."""
-        host = urlsplit(url).netloc
+        return self._ask(_Request("GET", url, params=params, headers=headers))
+
+    def post(self, url: str, *, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+        """The last answer to ``body``, on the terms of `get`."""
+        return self._ask(_Request("POST", url, headers=headers, body=body))
+
+    def _ask(self, request: "_Request") -> Response:
+        host = urlsplit(request.url).netloc
         for attempt in range(1, self.limits.attempts + 1):
             self._take_turn(host)
             if self._closed:
                 raise Busy(f"{host} was not asked: the daemon is stopping; try again when it is back")
             last = attempt == self.limits.attempts
             try:
-                response = self._once(url, params, headers)
+                response = self._once(request)
             except requests.RequestException as error:
                 if last:
                     message = f"{host} cannot be reached: {self._masked(str(error))}"
@@ -130,13 +148,21 @@ class Session:
         if wait_s > 0:
             self.sleep(wait_s)
 
-    def _once(self, url: str, params: Mapping[str, str | int] | None, headers: Mapping[str, str] | None) -> Response:
-        with self._requests.get(url, params=params, headers=headers, timeout=self.limits.timeout_s, stream=True) as answer:
+    def _once(self, request: "_Request") -> Response:
+        with self._requests.request(
+            request.method,
+            request.url,
+            params=request.params,
+            headers=request.headers,
+            data=request.body,
+            timeout=self.limits.timeout_s,
+            stream=True,
+        ) as answer:
             body = bytearray()
             for piece in answer.iter_content(64 * 1024):
                 body += piece
                 if len(body) > self.limits.body_bytes:
-                    host = urlsplit(url).netloc
+                    host = urlsplit(request.url).netloc
                     raise AdapterError(f"{host} answered with more than {self.limits.body_bytes} bytes", kind=Fault.TOO_LARGE)
             names = {name.lower(): value for name, value in answer.headers.items()}
             content_type = names.get("content-type", "").partition(";")[0].strip().lower()

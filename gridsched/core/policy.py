@@ -7,7 +7,7 @@ the target; a limit of 0 means zero.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -57,6 +57,7 @@ class Reason(StrEnum):
     PRICE = "price"
     LOW_CARBON = "low_carbon"
     RENEWABLES = "renewables"
+    LOW_RESIDUAL_LOAD = "low_residual_load"
     TOP_UP = "top_up"
     NO_SURPLUS = "no_surplus"
     WAITING_START_DELAY = "waiting_start_delay"
@@ -67,6 +68,7 @@ class Reason(StrEnum):
     BUDGET_SPENT_ENERGY = "budget_spent_energy"
     BUDGET_SPENT_MONEY = "budget_spent_money"
     CAP_ZERO = "cap_zero"
+    LIMITED_TO_ZERO = "limited_to_zero"
     PAUSED_BY_OPERATOR = "paused_by_operator"
     NO_POLICY = "no_policy"
 
@@ -78,6 +80,7 @@ _WHY_ON: Mapping[SignalKind, Reason] = MappingProxyType(
         SignalKind.PRICE: Reason.PRICE,
         SignalKind.CARBON: Reason.LOW_CARBON,
         SignalKind.RENEWABLE_SHARE: Reason.RENEWABLES,
+        SignalKind.RESIDUAL_LOAD: Reason.LOW_RESIDUAL_LOAD,
     }
 )
 
@@ -161,7 +164,7 @@ def evaluate(
     starts from an empty state.
     """
     view = _look(policy, state, snapshot, now)
-    outcome = _forbidden(view, used, paused=paused) or _larger(_surplus(view), _top_up(view, wanted=wants_top_up))
+    outcome = _forbidden(view, used, paused=paused) or _limited(view, _larger(_surplus(view), _top_up(view, wanted=wants_top_up)))
     decision = Decision(
         zone=policy.zone,
         policy=policy.name,
@@ -291,6 +294,16 @@ def _top_up(view: _View, *, wanted: bool) -> _Outcome | None:
 def _larger(surplus: _Outcome, top_up: _Outcome | None) -> _Outcome:
     """The larger target, so that a little surplus never lowers what a deadline was granted."""
     return top_up if top_up is not None and top_up.target_w > surplus.target_w else surplus
+
+
+def _limited(view: _View, outcome: _Outcome) -> _Outcome:
+    """No more than the utility allows for now; it binds only while it holds, so where none is known there is none."""
+    limit_w = view.values[SignalKind.LIMIT]
+    if limit_w is None or outcome.target_w <= limit_w:
+        return outcome
+    if limit_w <= 0:
+        return _Outcome(Reason.LIMITED_TO_ZERO, f"{outcome.detail}, but the utility's limit is 0 W for now")
+    return replace(outcome, target_w=limit_w, detail=f"{outcome.detail}, limited to {limit_w:.0f} W by the utility")
 
 
 def _missing(view: _View, kind: SignalKind) -> _Outcome:

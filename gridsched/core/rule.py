@@ -21,6 +21,10 @@ from gridsched.core.units import utc
 __all__ = ["AlarmRule", "Budget", "Draw", "Policy", "Reward", "TopUp", "day_start"]
 
 
+OBEYED = frozenset({SignalKind.ALARM, SignalKind.LIMIT})
+"""What every policy obeys without naming it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
     """How much may be drawn: ``watts``, or ``share`` of the signal ``share_of`` but at least ``min_w`` while the rule holds.
@@ -141,10 +145,11 @@ class Policy:
         for what, text in (("name", self.name), ("zone", self.zone)):
             if not is_name(text):
                 raise PolicyError(f"{what} {text!r} must be lower-case letters, digits, - and _, at most 63")
-        if not any(True for _ in leaves(self.when)):
+        looked_at = {leaf.signal for leaf in leaves(self.when)}
+        if not looked_at:
             raise PolicyError('[when] has no condition; give at least one, for example any = [{ signal = "surplus", above = "2 kW" }]')
-        if any(leaf.signal is SignalKind.ALARM for leaf in leaves(self.when)):
-            raise PolicyError("an alarm never means surplus; leave it out of [when], it is obeyed anyway (see [alarm])")
+        if looked_at & OBEYED:
+            raise PolicyError(f"{', '.join(sorted(looked_at & OBEYED))} never means surplus; leave it out of [when], it is obeyed anyway")
         if not 0 <= self.hold_out_share < 1:
             raise PolicyError(f"hold_out_share lies between 0 and below 1, got {self.hold_out_share:g}")
         for which in ("valid_from", "valid_until"):
@@ -178,8 +183,8 @@ class Policy:
 
     @property
     def signals(self) -> tuple[SignalKind, ...]:
-        """Every signal this policy looks at, the alarm included, sorted."""
-        kinds = {leaf.signal for leaf in leaves(self.when)} | {SignalKind.ALARM}
+        """Every signal this policy looks at, alarm and limit included, sorted."""
+        kinds = {leaf.signal for leaf in leaves(self.when)} | OBEYED
         if self.draw.share_of is not None:
             kinds.add(self.draw.share_of)
         if self.top_up.allowed and self.top_up.max_price_eur_mwh is not None:

@@ -39,12 +39,17 @@ __all__ = [
 
 
 class SignalKind(StrEnum):
-    """What a signal tells. Surplus is positive when there is energy looking for a consumer."""
+    """What a signal tells. Surplus is positive when there is energy looking for a consumer.
+
+    ``residual_load`` is the load less wind and sun, and may be negative; ``limit`` is the most a utility lets the zone draw for now.
+    """
 
     SURPLUS = "surplus"
     PRICE = "price"
     CARBON = "carbon"
     RENEWABLE_SHARE = "renewable_share"
+    RESIDUAL_LOAD = "residual_load"
+    LIMIT = "limit"
     CURTAILMENT = "curtailment"
     ALARM = "alarm"
 
@@ -55,6 +60,8 @@ UNIT: Mapping[SignalKind, str] = MappingProxyType(
         SignalKind.PRICE: "EUR/MWh",
         SignalKind.CARBON: "g/kWh",
         SignalKind.RENEWABLE_SHARE: "share",
+        SignalKind.RESIDUAL_LOAD: "W",
+        SignalKind.LIMIT: "W",
         SignalKind.CURTAILMENT: "W",
         SignalKind.ALARM: "level",
     }
@@ -68,6 +75,8 @@ STALE_AFTER: Mapping[SignalKind, timedelta] = MappingProxyType(
         SignalKind.PRICE: timedelta(0),
         SignalKind.CARBON: timedelta(hours=1),
         SignalKind.RENEWABLE_SHARE: timedelta(hours=1),
+        SignalKind.RESIDUAL_LOAD: timedelta(hours=1),
+        SignalKind.LIMIT: timedelta(0),
         SignalKind.CURTAILMENT: timedelta(0),
         SignalKind.ALARM: timedelta(minutes=15),
     }
@@ -81,6 +90,8 @@ _PLAUSIBLE: Mapping[SignalKind, tuple[float, float]] = MappingProxyType(
         SignalKind.PRICE: (-10_000.0, 10_000.0),
         SignalKind.CARBON: (0.0, 3_000.0),
         SignalKind.RENEWABLE_SHARE: (0.0, 1.0),
+        SignalKind.RESIDUAL_LOAD: (-1e12, 1e12),
+        SignalKind.LIMIT: (0.0, 1e12),
         SignalKind.CURTAILMENT: (0.0, 1e12),
         SignalKind.ALARM: (0.0, 1.0),
     }

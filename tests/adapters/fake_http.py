@@ -12,9 +12,14 @@ class FakeHttp:
     status: int = 200
     content_type: str = "application/json"
     asked: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+    posted: list[tuple[str, bytes]] = field(default_factory=list)
     sent_headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, url: str, *, params: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None) -> Response:
         self.asked.append((url, dict(params or {})))
         self.sent_headers = dict(headers or {})
         return Response(status=self.status, body=self.body, headers={}, content_type=self.content_type)
+
+    def post(self, url: str, *, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+        self.posted.append((url, body))
+        return self.get(url, headers=headers)

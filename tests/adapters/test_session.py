@@ -42,6 +42,7 @@ class Provider:
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=lambda: [(200, {}, b"{}")])
     asked: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    bodies: list[bytes] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -49,6 +50,10 @@ def provider() -> Iterator[Provider]:
     state = Provider()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            state.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.do_GET()
+
         def do_GET(self) -> None:
             state.asked.append(self.path)
             state.headers = {name.lower(): value for name, value in self.headers.items()}
@@ -200,3 +205,12 @@ def test_a_closed_session_asks_nobody_again(provider: Provider, time: Time) -> N
         with pytest.raises(Busy, match="stopping"):
             waiting.result(timeout=10)
     assert len(provider.asked) == 1
+
+
+def test_a_body_is_posted_again_after_trouble(provider: Provider, session: Session) -> None:
+    provider.answers = [(503, {}, b""), (200, {}, b"ok")]
+    answer = session.post(provider.url + "/token", body=b"grant_type=client_credentials", headers={"X-Who": "us"})
+    assert answer.body == b"ok"
+    assert provider.bodies == 2 * [b"grant_type=client_credentials"]
+    assert provider.asked == ["/token", "/token"]
+    assert provider.headers["x-who"] == "us"

@@ -28,6 +28,7 @@ from gridsched.core.signal import SignalKind, snapshot
 from tests.core.policies import CHEAP, MINUTE, START, SURPLUS, policy, reading, seen
 
 AT_ONCE = Leaf(signal=SignalKind.SURPLUS, comparison=Comparison.ABOVE, start=1000.0, stop=500.0)
+LITTLE_WANTED = Leaf(signal=SignalKind.RESIDUAL_LOAD, comparison=Comparison.BELOW, start=2e10, stop=2e10)
 PLENTY = {SignalKind.SURPLUS: 4000.0}
 
 
@@ -69,6 +70,12 @@ class TestReasons:
             (policy(AT_ONCE, valid_until=START), PLENTY, {}, 0, Reason.OUTSIDE_VALIDITY),
             (policy(CHEAP, draw=Draw(watts=700.0)), {SignalKind.PRICE: -0.01}, {}, 700, Reason.PRICE),
             (policy(CHEAP, draw=Draw(watts=700.0)), {SignalKind.PRICE: 0.0}, {}, 0, Reason.NO_SURPLUS),
+            (policy(AT_ONCE), {**PLENTY, SignalKind.LIMIT: 9000.0}, {}, 3200, Reason.SURPLUS),
+            (policy(AT_ONCE), {**PLENTY, SignalKind.LIMIT: 300.0}, {}, 300, Reason.SURPLUS),
+            (policy(AT_ONCE), {**PLENTY, SignalKind.LIMIT: 0.0}, {}, 0, Reason.LIMITED_TO_ZERO),
+            (policy(AT_ONCE), {SignalKind.SURPLUS: 0.0, SignalKind.LIMIT: 0.0}, {}, 0, Reason.NO_SURPLUS),
+            (policy(LITTLE_WANTED, draw=Draw(watts=700.0)), {SignalKind.RESIDUAL_LOAD: 1.9e10}, {}, 700, Reason.LOW_RESIDUAL_LOAD),
+            (policy(LITTLE_WANTED, draw=Draw(watts=700.0)), {SignalKind.RESIDUAL_LOAD: 2e10}, {}, 0, Reason.NO_SURPLUS),
         ],
     )
     def test_one_look_one_reason(
