@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.quantity import unknown_key
-from gridsched.core.settings import AdapterTable, Blobs, Control, Replay, Settings, Site, StoreAddress, Web, ZoneTable
+from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Settings, Site, StoreAddress, Web, ZoneTable
 from gridsched.core.units import utc
 
 __all__ = ["FILE", "Client", "Settings", "client", "load"]
@@ -50,7 +50,7 @@ def client(*, environ: Mapping[str, str] = os.environ) -> Client:
 
 
 _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
-    {"site": Site, "store": StoreAddress, "web": Web, "clock": Replay, "control": Control, "blobs": Blobs}
+    {"site": Site, "store": StoreAddress, "web": Web, "http": Outgoing, "clock": Replay, "control": Control, "blobs": Blobs}
 )
 _LISTS: Mapping[str, type[Any]] = MappingProxyType({"zone": ZoneTable, "adapter": AdapterTable})
 _CLIENT_VARIABLES = ("GRIDSCHED_SITE", "GRIDSCHED_HOME", "GRIDSCHED_URL", "GRIDSCHED_TOKEN")
@@ -230,6 +230,7 @@ def _settled(folder: Path, sections: Mapping[str, Any], zones: list[ZoneTable], 
         site=Site(name=site.name, data=folder / site.data),
         store=StoreAddress(url=_placed(folder, (sections["store"] or StoreAddress()).url)),
         web=_replaced_paths(web, folder),
+        http=sections["http"] or Outgoing(),
         clock=sections["clock"],
         control=sections["control"] or Control(),
         blobs=sections["blobs"] or Blobs(),

@@ -8,7 +8,6 @@ import json
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -32,8 +31,7 @@ from gridsched.merging import Merger
 from gridsched.metrics import Metrics
 from gridsched.plugins import load_policy
 from gridsched.ports import Clock, Reply, Tx
-from gridsched.session import Session
-from gridsched.sources import Source, open_sources
+from gridsched.sources import Source, open_session, open_sources
 from gridsched.store.blobs import FileBlobs
 from gridsched.store.sql import SqlStore
 from gridsched.store.writer import GroupWriter
@@ -73,7 +71,7 @@ class Daemon:
         self.policies = _PolicyBook(settings)
         self.sources = open_sources(settings.adapters, site=settings.folder)
         self._stopping = threading.Event()
-        self.http = Session(monotonic=time.monotonic, sleep=self._stopping.wait, now=self.clock.now, secrets=_secrets(settings))
+        self.http = open_session(settings, sleep=self._stopping.wait, now=self.clock.now)
         self._merging = threading.Lock()
         self._doors = Doors(
             store=self.store,
@@ -293,13 +291,6 @@ def _rules(settings: Settings, clock: Clock) -> Rules:
         start_jitter=control.start_jitter,
         hand_over_after=control.hand_over_after,
     )
-
-
-def _secrets(settings: Settings) -> list[str]:
-    """Values of adapter options that must never reach a log, told by their names."""
-    words = ("key", "token", "password", "secret")
-    options = [item for table in settings.adapters for item in table.options.items()]
-    return [str(value) for name, value in options if any(word in name.lower() for word in words)]
 
 
 def _guarded(task: Task) -> Callable[[], None]:

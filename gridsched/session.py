@@ -30,15 +30,23 @@ _RETRY = frozenset({429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How politely to ask. ``per_minute`` and ``burst`` are per host; a wait longer than ``longest_wait_s`` is not waited for."""
+    """How politely to ask. ``per_minute`` and ``burst`` are per host; a wait longer than ``longest_wait_s`` is not waited for.
+
+    ``hosts`` gives single hosts (lower case, with or without their port) a ``per_minute`` of their own.
+    """
 
     per_minute: float = 2.0
     burst: int = 4
+    hosts: Mapping[str, float] = field(default_factory=dict)
     timeout_s: float = 30.0
     attempts: int = 3
     first_backoff_s: float = 2.0
     longest_wait_s: float = 60.0
     body_bytes: int = 16 * 2**20
+
+    def rate(self, host: str) -> float:
+        """Requests a minute that ``host`` (with its port, if any) is asked in the long run."""
+        return self.hosts.get(host, self.hosts.get(urlsplit(f"//{host}").hostname or "", self.per_minute))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Session:
         return self._ask(_Request("POST", url, headers=headers, body=body))
 
     def _ask(self, request: "_Request") -> Response:
-        host = urlsplit(request.url).netloc
+        host = urlsplit(request.url).netloc.rpartition("@")[2].lower()
         for attempt in range(1, self.limits.attempts + 1):
             self._take_turn(host)
             if self._closed:
@@ -139,8 +147,7 @@ class Session:
         with self._lock:
             bucket = self._buckets.get(host)
             if bucket is None:
-                limits = self.limits
-                bucket = TokenBucket(per_minute=limits.per_minute, burst=limits.burst, monotonic=self.monotonic)
+                bucket = TokenBucket(per_minute=self.limits.rate(host), burst=self.limits.burst, monotonic=self.monotonic)
                 self._buckets[host] = bucket
         wait_s = bucket.reserve(self.limits.longest_wait_s)
         if wait_s > self.limits.longest_wait_s:

@@ -5,7 +5,8 @@ between is only counted.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,12 +17,13 @@ from gridsched.core.errors import AdapterError, Busy, ConfigError, GridschedErro
 from gridsched.core.facts import Fact
 from gridsched.core.quantity import duration
 from gridsched.core.rows import Batch
-from gridsched.core.settings import AdapterTable
+from gridsched.core.settings import AdapterTable, Settings
 from gridsched.flow import ingest
 from gridsched.plugins import load_adapter
 from gridsched.ports import Reply, Tx, Writer
+from gridsched.session import Limits, Session
 
-__all__ = ["Source", "open_sources"]
+__all__ = ["Source", "open_session", "open_sources"]
 
 _log = logging.getLogger(__name__)
 
@@ -87,3 +89,17 @@ def open_sources(tables: Sequence[AdapterTable], *, site: Path) -> list[Source]:
     if problems:
         raise ConfigError("\n".join(problems))
     return sources
+
+
+def open_session(settings: Settings, *, sleep: Callable[[float], object], now: Callable[[], datetime]) -> Session:
+    """The adapters' one way out, within the site's limits and with the keys in its adapters' options kept out of errors."""
+    polite = settings.http
+    limits = Limits(per_minute=polite.per_minute, burst=polite.burst, hosts=polite.hosts)
+    return Session(monotonic=time.monotonic, sleep=sleep, now=now, limits=limits, secrets=_secrets(settings.adapters))
+
+
+def _secrets(tables: Iterable[AdapterTable]) -> list[str]:
+    """Values of adapter options that must never reach a log, told by their names."""
+    words = ("key", "token", "password", "secret")
+    options = [item for table in tables for item in table.options.items()]
+    return [str(value) for name, value in options if any(word in name.lower() for word in words)]

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.job import is_name
 from gridsched.core.quantity import duration
 
-__all__ = ["AdapterTable", "Blobs", "Control", "Replay", "Settings", "Site", "StoreAddress", "Web", "ZoneTable", "size_bytes"]
+__all__ = ["AdapterTable", "Blobs", "Control", "Outgoing", "Replay", "Settings", "Site", "StoreAddress", "Web", "ZoneTable", "size_bytes"]
 
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_SIZES)})?\s*")
@@ -39,6 +40,16 @@ def _seconds(written: object) -> timedelta:
         raise InvalidInput(f"{written} seconds are longer than any calendar") from error
 
 
+def _rates(written: object) -> Mapping[str, float]:
+    """A table from a host to a number above 0."""
+    if not isinstance(written, dict):
+        raise InvalidInput(f'{written!r} is not a table of hosts; write it like {{ "192.168.1.20" = 60 }}')
+    wrong = [f"{host!r} = {rate!r}" for host, rate in written.items() if type(rate) not in (int, float) or not 0 < rate < float("inf")]
+    if wrong:
+        raise InvalidInput(f"{', '.join(wrong)}: requests a minute must be a number above 0")
+    return MappingProxyType({host.lower(): float(rate) for host, rate in written.items()})
+
+
 def _demand(holds: bool, message: str) -> None:
     if not holds:
         raise ConfigError(message)
@@ -46,6 +57,7 @@ def _demand(holds: bool, message: str) -> None:
 
 Size = Annotated[int, size_bytes]
 Span = Annotated[timedelta, _seconds]
+Rates = Annotated[Mapping[str, float], _rates]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +105,23 @@ class Web:
         _demand((self.tls_cert is None) == (self.tls_key is None), "tls_cert and tls_key belong together; give both or neither")
         for name in ("max_body_bytes", "max_blob_bytes", "max_blobs", "max_queue", "calls_per_s"):
             _demand(getattr(self, name) > 0, f"{name}: must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """How often the adapters may ask one host: ``burst`` times at once and ``per_minute`` in the long run.
+
+    ``hosts`` has its own requests a minute for hosts by name, with or without their port: a meter in the house bears more than a
+    public service.
+    """
+
+    per_minute: float = 2.0
+    burst: int = 4
+    hosts: Rates = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _demand(0 < self.per_minute < float("inf"), f"per_minute: must be above 0, got {self.per_minute}")
+        _demand(self.burst > 0, f"burst: must be above 0, got {self.burst}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +206,7 @@ class Settings:
     site: Site = Site()
     store: StoreAddress = StoreAddress()
     web: Web = Web()
+    http: Outgoing = Outgoing()
     clock: Replay | None = None
     control: Control = Control()
     blobs: Blobs = Blobs()

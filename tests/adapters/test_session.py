@@ -144,6 +144,27 @@ def test_a_host_is_asked_no_faster_than_its_bucket_fills(provider: Provider, ses
     assert time.slept == [30.0, 30.0]
 
 
+def test_a_host_that_may_be_asked_more_often_has_its_own_pace_and_the_others_keep_theirs(provider: Provider, time: Time) -> None:
+    limits = Limits(burst=1, hosts={"127.0.0.1": 60.0}, timeout_s=5)
+    session = Session(monotonic=time.monotonic, sleep=time.sleep, now=time.now, limits=limits)
+    for host in ("127.0.0.1", "127.0.0.1", "localhost", "localhost"):
+        session.get(provider.url.replace("127.0.0.1", host))
+    assert time.slept == [1.0, pytest.approx(30.0)]
+    session.close()
+
+
+def test_a_host_is_named_with_its_port_or_without() -> None:
+    limits = Limits(per_minute=2, hosts={"meter.local": 60, "box.local:81": 30})
+    asked = ("meter.local", "meter.local:80", "box.local:81", "box.local:80", "box.local", "[::1]:80")
+    assert [limits.rate(host) for host in asked] == [60, 60, 30, 2, 2, 2]
+
+
+def test_one_host_has_one_bucket_however_it_is_written(provider: Provider, session: Session, time: Time) -> None:
+    for url in (provider.url, provider.url.replace("//", "//user:pass@"), provider.url.upper().replace("HTTP", "http")) * 2:
+        session.get(url)
+    assert time.slept == [30.0, 30.0]
+
+
 def test_when_too_many_wait_already_the_next_is_refused() -> None:
     time = Time()
     bucket = TokenBucket(per_minute=2, burst=1, monotonic=time.monotonic)

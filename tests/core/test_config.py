@@ -43,6 +43,9 @@ def test_every_section_is_read_in_its_units(tmp_path: Path) -> None:
         max_blob_bytes = "2 GiB"
         tls_cert = "cert.pem"
         tls_key = "/etc/key.pem"
+        [http]
+        per_minute = 6
+        hosts = { "192.168.1.20" = 60, "Meter.local:8080" = 0.5 }
         [clock]
         replay_from = 2018-01-28T00:00:00+01:00
         speed = 900
@@ -61,6 +64,8 @@ def test_every_section_is_read_in_its_units(tmp_path: Path) -> None:
     )
     assert settings.web.max_blob_bytes == 2 << 30
     assert (settings.web.tls_cert, settings.web.tls_key) == (tmp_path / "cert.pem", Path("/etc/key.pem"))
+    assert (settings.http.per_minute, settings.http.burst) == (6.0, 4)
+    assert settings.http.hosts == {"192.168.1.20": 60.0, "meter.local:8080": 0.5}
     assert settings.clock is not None
     assert (settings.clock.replay_from, settings.clock.speed) == (datetime(2018, 1, 27, 23, tzinfo=UTC), 900.0)
     assert (settings.control.every, settings.control.longest_lease) == (timedelta(seconds=30), timedelta(minutes=90))
@@ -106,6 +111,10 @@ def test_all_problems_are_told_at_once_and_the_nearest_key_is_named(tmp_path: Pa
         ("[web]\nport = true", "True is not a int"),
         ('[web]\ntls_cert = "a.pem"', "tls_cert and tls_key belong together"),
         ("[web]\nmax_queue = 0", "max_queue: must be above 0"),
+        ("[http]\nper_minute = 0", "per_minute: must be above 0"),
+        ("[http]\nburst = 0", "burst: must be above 0"),
+        ("[http]\nhosts = 3", "not a table of hosts"),
+        ('[http]\nhosts = { meter = 0, box = "many", hub = true }', "'meter' = 0, 'box' = 'many', 'hub' = True: requests a minute"),
         ("[clock]\nspeed = 2", "'replay_from' is missing"),
         ("[clock]\nreplay_from = 2018-01-28T00:00:00", "no UTC offset|its UTC offset"),
         ("[clock]\nreplay_from = 2018-01-28T00:00:00Z\nspeed = 0", "speed: must be above 0"),

@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gridsched import config
-from gridsched.core.settings import AdapterTable, Blobs, Control, Replay, Site, StoreAddress, Web, ZoneTable
+from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Site, StoreAddress, Web, ZoneTable
 from gridsched.demo.site import DAY
 from gridsched.plugins import SHIPPED
 
-SECTIONS = {"site": Site, "store": StoreAddress, "web": Web, "clock": Replay, "control": Control, "blobs": Blobs}
+SECTIONS = {"site": Site, "store": StoreAddress, "web": Web, "http": Outgoing, "clock": Replay, "control": Control, "blobs": Blobs}
 QUARTER = timedelta(minutes=15)
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -56,7 +56,7 @@ def test_the_template_tells_the_defaults(template: str, tmp_path: Path) -> None:
     (tmp_path / config.FILE).write_text(text, encoding="utf-8")
     told = config.load(tmp_path, environ={})
     assert told.clock is not None
-    for name in ("site", "store", "web", "control", "blobs", "zones", "adapters"):
+    for name in ("site", "store", "web", "http", "control", "blobs", "zones", "adapters"):
         assert getattr(told, name) == getattr(plain, name), f"[{name}]"
 
 
