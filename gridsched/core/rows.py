@@ -105,11 +105,17 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row as found: ``label`` says where, ``stamp`` and ``value`` are as the provider wrote them."""
+    """One row as found: ``label`` says where, ``stamp`` and ``value`` are as the provider wrote them.
+
+    Where the provider also writes the slot's ``end`` (with its offset), a row of another length than the layout's is dropped.
+    ``quality`` is for answers that mix measured and forecast rows: this row's instead of the layout's.
+    """
 
     label: str
     stamp: object
     value: object
+    end: object = None
+    quality: Quality | None = None
 
 
 def named_zone(name: str) -> ZoneInfo:
@@ -184,7 +190,7 @@ def read_rows(layout: Layout, rows: Iterable[Row], *, known_at: datetime) -> Bat
         if math.isnan(value):
             continue
         try:
-            reading = _reading(layout, stamp, value, known_at)
+            reading = _reading(layout, row, stamp, value, known_at)
         except InvalidInput as error:
             dropped.append(Dropped(row=row.label, reason=str(error)))
             continue
@@ -196,19 +202,21 @@ def read_rows(layout: Layout, rows: Iterable[Row], *, known_at: datetime) -> Bat
     return Batch(readings=tuple(found[start] for start in sorted(found)), dropped=tuple(dropped))
 
 
-def _reading(layout: Layout, stamp: datetime, value: float, known_at: datetime) -> Reading:
+def _reading(layout: Layout, row: Row, stamp: datetime, value: float, known_at: datetime) -> Reading:
     try:
         start = stamp if layout.stamp is Stamp.START else stamp - layout.resolution
         end = start + layout.resolution
     except OverflowError as error:
         raise InvalidInput(f"stamp {stamp} lies outside the calendar") from error
+    if row.end is not None and moment(row.end, layout.stamp_format) != end:
+        raise InvalidInput(f"{row.stamp}..{row.end} does not last {layout.resolution}")
     return Reading(
         zone=layout.zone,
         signal=layout.signal,
         start=start,
         end=end,
         value=value * layout.multiplier + layout.offset,
-        quality=layout.quality,
+        quality=row.quality or layout.quality,
         source=layout.source,
         known_at=known_at,
     )

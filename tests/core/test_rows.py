@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput
 from gridsched.core.rows import Batch, Layout, Row, Stamp, StampFormat, number, read_rows
-from gridsched.core.signal import SignalKind
+from gridsched.core.signal import Quality, SignalKind
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -121,6 +121,21 @@ class TestRows:
         batch = read(rows)
         assert [r.value for r in batch] == [5.0]
         assert [d.row for d in batch.dropped] == ["row 0", "row 1", "row 2", "row 3", "row 4", "row 5", "row 7"]
+
+    def test_a_slot_that_ends_elsewhere_than_declared_is_dropped(self) -> None:
+        ends = ["2026-01-01T01:00Z", "2026-01-01T01:15Z", "never", None]
+        rows = [Row(label=f"row {i}", stamp=f"2026-01-01T0{i}:00Z", value=i, end=end) for i, end in enumerate(ends)]
+        batch = read_rows(layout(), rows, known_at=NOW)
+        assert [r.value for r in batch] == [0, 3]
+        assert [d.row for d in batch.dropped] == ["row 1", "row 2"]
+        assert "does not last 1:00:00" in batch.dropped[0].reason
+
+    def test_a_row_may_be_of_another_quality_than_the_rest(self) -> None:
+        rows = [
+            Row(label="a", stamp="2026-01-01T00:00Z", value=1, quality=Quality.FORECAST),
+            Row(label="b", stamp="2026-01-01T01:00Z", value=1),
+        ]
+        assert [r.quality for r in read_rows(layout(), rows, known_at=NOW)] == [Quality.FORECAST, Quality.MEASURED]
 
     @pytest.mark.parametrize(
         ("declared", "written", "value"),
