@@ -3,7 +3,7 @@
 import ast
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,25 @@ from hypothesis import strategies as st
 from gridsched import AdapterError, ConfigError, SignalKind
 from gridsched.core.signal import plausible
 from gridsched.plugins import shipped
+from gridsched.session import Limits
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import adapter
 from tests.adapters.payloads import BERLIN, awattar, energy_charts
 
 TODAY = datetime(2026, 6, 1, tzinfo=BERLIN)
 NOW = datetime(2026, 6, 1, 10, 5, tzinfo=UTC)
+POLITE = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A configured adapter and a good answer to it at NOW."""
+    """A configured adapter and a good answer to it at NOW; ``also`` answers what it asks besides, as a login, by a part of the URL."""
 
     file: str
     table: Mapping[str, object]
     payload: bytes
     over_http: bool = True
+    also: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def _json(days: int = 0) -> bytes:
@@ -177,22 +180,30 @@ def attempt(case: Case, payload: bytes) -> None:
 )
 def test_a_bad_answer_is_named_by_its_kind(case: Case, answer: dict[str, Any], kind: str) -> None:
     with pytest.raises(AdapterError) as caught:
-        made(case).fetch(FakeHttp(**answer), NOW)
+        made(case).fetch(FakeHttp(**answer, also=case.also), NOW)
     assert caught.value.kind == kind
 
 
 @each_http_case
 def test_a_body_cut_short_is_truncated(case: Case) -> None:
     with pytest.raises(AdapterError) as caught:
-        made(case).fetch(FakeHttp(case.payload[: len(case.payload) // 2]), NOW)
+        made(case).fetch(FakeHttp(case.payload[: len(case.payload) // 2], also=case.also), NOW)
     assert caught.value.kind == "truncated"
 
 
 @each_http_case
 def test_yesterdays_answer_is_stale(case: Case) -> None:
     with pytest.raises(AdapterError) as caught:
-        made(case).fetch(FakeHttp(case.payload), NOW + timedelta(days=1, hours=4))
+        made(case).fetch(FakeHttp(case.payload, also=case.also), NOW + timedelta(days=1, hours=4))
     assert caught.value.kind == "stale"
+
+
+@each_http_case
+def test_it_asks_no_more_than_the_bucket_of_its_host_holds(case: Case) -> None:
+    one, http = made(case), FakeHttp(case.payload, also=case.also)
+    one.fetch(http, NOW)
+    assert len(http.asked) <= POLITE.burst
+    assert one.every >= len(http.asked) * timedelta(minutes=1) / POLITE.per_minute
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
