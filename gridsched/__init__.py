@@ -3,7 +3,7 @@
 This module is the face for adapter authors: what a signal adapter in ``adapters/signals`` may import, and all it needs.
 """
 
-from gridsched.adapter import Adapter, Fault, Http, Response, body_of, read_json, read_options, refuse_old
+from gridsched.adapter import Adapter, Fault, Http, Publication, Response, body_of, read_json, read_options, refuse_old
 from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, factor
 from gridsched.core.rows import Batch, Dropped, Layout, Row, Stamp, StampFormat, moment, named_zone, number, read_rows
@@ -20,6 +20,7 @@ __all__ = [
     "Http",
     "InvalidInput",
     "Layout",
+    "Publication",
     "Quality",
     "Reading",
     "Response",

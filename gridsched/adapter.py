@@ -8,7 +8,7 @@ or environment: those live once, in the daemon's session.
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeVar, Union, get_args, get_origin, get_type
 
 from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, unknown_key
-from gridsched.core.rows import Batch
+from gridsched.core.rows import Batch, named_zone
 from gridsched.core.signal import SignalKind
 
-__all__ = ["Adapter", "Fault", "Http", "Response", "body_of", "read_json", "read_options", "refuse_old"]
+__all__ = ["Adapter", "Fault", "Http", "Publication", "Response", "body_of", "read_json", "read_options", "refuse_old"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,34 @@ class Response:
     content_type: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """When a provider publishes the next day: from ``opens`` until ``closes`` on ``timezone``'s clock, worth asking ``every`` so often.
+
+    An adapter may carry one as ``publishes``. Outside the window, and once the next day is there, its usual ``every`` holds: so the
+    prices of tomorrow are seen within minutes, and nobody is asked in vain for the rest of the day. The next day is there when its
+    noon is: some providers spill an hour over on the day the clock is put forward, others publish a day in parts.
+    """
+
+    opens: time
+    closes: time
+    timezone: str
+    every: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        named_zone(self.timezone)
+        if not self.opens < self.closes:
+            raise InvalidInput(f"a publication window opens at {self.opens} and closes at {self.closes}; it must close later that day")
+        if not self.every > timedelta(0):
+            raise InvalidInput(f"a publication is asked for every {self.every}; that must be longer than 0")
+
+    def awaited(self, now: datetime, newest: datetime | None) -> bool:
+        """Whether the next day is due at ``now`` and not there yet; ``newest`` is when the newest known slot starts (None: none is)."""
+        local = now.astimezone(named_zone(self.timezone))
+        noon = datetime.combine(local.date() + timedelta(days=1), time(12), tzinfo=local.tzinfo)
+        return self.opens <= local.time() < self.closes and (newest is None or newest < noon)
+
+
 class Http(Protocol):
     """What an adapter may do to the network."""
 
@@ -63,7 +91,10 @@ class Http(Protocol):
 
 
 class Adapter(Protocol):
-    """One provider, as configured. ``signals`` is what it gives for ``zone``; ``every`` how often it is worth asking."""
+    """One provider, as configured. ``signals`` is what it gives for ``zone``; ``every`` how often it is worth asking.
+
+    It may also have ``publishes``, a `Publication`: when the next day comes out.
+    """
 
     name: str
     signals: tuple[SignalKind, ...]

@@ -48,11 +48,12 @@ _SOON = timedelta(seconds=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """``call`` is due every ``every`` of the daemon's clock."""
+    """``call`` is due every ``every`` of the daemon's clock, or up to ``jitter`` later: so that sites do not ask in chorus."""
 
     name: str
     every: timedelta
     call: Callable[[], None]
+    jitter: timedelta = timedelta(0)
 
 
 class Daemon:
@@ -128,7 +129,8 @@ class Daemon:
         )
         for task in tasks:
             seconds = max(task.every.total_seconds() / self.clock.speed, 0.05)
-            scheduler.add_job(_guarded(task), "interval", seconds=seconds, id=task.name, next_run_time=SystemClock().now())
+            jitter = task.jitter.total_seconds() / self.clock.speed
+            scheduler.add_job(_guarded(task), "interval", seconds=seconds, jitter=jitter, id=task.name, next_run_time=SystemClock().now())
         scheduler.start()
         return scheduler
 
@@ -145,7 +147,10 @@ class Daemon:
     def timetable(self) -> list[Task]:
         """Everything the daemon does of its own accord."""
         control = self.settings.control
-        tasks = [Task(name=f"poll {source.name}", every=source.every, call=partial(self.poll, source)) for source in self.sources]
+        tasks = [
+            Task(name=f"poll {source.name}", every=source.pace, call=partial(self.poll, source), jitter=source.pace / 10)
+            for source in self.sources
+        ]
         tasks += [Task(name=f"control {zone}", every=control.every, call=partial(self.control, zone)) for zone in self.policies.by_zone]
         return [
             *tasks,

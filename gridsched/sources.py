@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from gridsched.adapter import Adapter, Http
+from gridsched.adapter import Adapter, Http, Publication
 from gridsched.core.errors import AdapterError, Busy, ConfigError, GridschedError
 from gridsched.core.facts import Fact
 from gridsched.core.quantity import duration
@@ -36,9 +36,28 @@ class Source:
     adapter: Adapter
     every: timedelta
     broken: str = field(default="", init=False)
+    _asked: datetime | None = field(default=None, init=False)
+    _newest: datetime | None = field(default=None, init=False)
+
+    @property
+    def pace(self) -> timedelta:
+        """How often the timetable comes by. `poll` passes over the times when the provider has nothing new to tell."""
+        window = _publication(self.adapter)
+        return self.every if window is None else min(self.every, window.every)
+
+    def due(self, now: datetime) -> bool:
+        """Whether to ask at ``now``: at the usual pace, or at the publication's while the next day is awaited."""
+        window = _publication(self.adapter)
+        if window is None or self._asked is None:
+            return True
+        wait = self.pace if window.awaited(now, self._newest) else self.every
+        return now - self._asked > wait - self.pace / 2  # the timetable never comes by to the second
 
     def poll(self, http: Http, writer: Writer, now: datetime) -> None:
-        """Fetch once and hand what came to `ingest`; never raises."""
+        """Fetch once, where it is due, and hand what came to `ingest`; never raises."""
+        if not self.due(now):
+            return
+        self._asked = now
         try:
             batch = self.adapter.fetch(http, now)
         except AdapterError as error:
@@ -53,6 +72,7 @@ class Source:
     def _take(self, writer: Writer, batch: Batch) -> None:
         if batch.dropped:
             _log.warning("%s: %d rows set aside", self.name, len(batch.dropped), extra={"action": "rows_dropped", "source": self.name})
+        self._newest = max((reading.start for reading in batch), default=self._newest)
         _try(writer, partial(ingest.store, readings=batch.readings, source=self.name))
         if self.broken:
             _log.warning("%s gives readings again", self.name, extra={"action": "source_recovered", "source": self.name})
@@ -65,6 +85,11 @@ class Source:
         self.broken = kind
         _log.warning("%s fails: %s", self.name, detail, extra={"action": "source_degraded", "source": self.name, "kind": kind})
         _try(writer, partial(ingest.degraded, source=self.name, kind=kind, detail=detail))
+
+
+def _publication(adapter: Adapter) -> Publication | None:
+    """When its provider publishes, where the adapter says so."""
+    return getattr(adapter, "publishes", None)
 
 
 def _try(writer: Writer, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[None]]) -> None:

@@ -19,6 +19,7 @@ from gridsched import (
     Http,
     InvalidInput,
     Layout,
+    Publication,
     Row,
     SignalKind,
     StampFormat,
@@ -62,6 +63,9 @@ class Awattar:
     def __init__(self, table: Mapping[str, object], *, site: Path) -> None:  # noqa: ARG002 - part of the protocol
         self.options = read_options(Options, table, adapter=self.name)
         self.zone = self.options.zone
+        self.publishes = Publication(
+            opens=time(13, 55), closes=time(15), timezone=TIMEZONE[self.options.country], every=timedelta(minutes=10)
+        )
 
     def fetch(self, http: Http, now: datetime) -> Batch:
         """Today and, once published, tomorrow."""

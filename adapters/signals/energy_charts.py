@@ -7,7 +7,7 @@ two series of ``public_power`` are per cent inside an answer in MW; users measur
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gridsched import (
     Http,
     InvalidInput,
     Layout,
+    Publication,
     Quality,
     Row,
     SignalKind,
@@ -71,6 +72,7 @@ class EnergyCharts:
         self.zone = self.options.zone
         self._tz = named_zone(self.options.timezone)
         self.signals = _signals(self.options)
+        self.publishes = _publication(self.options)
 
     def fetch(self, http: Http, now: datetime) -> Batch:
         """Today and tomorrow for prices, yesterday and today for power; the traffic light takes no dates."""
@@ -121,6 +123,13 @@ class EnergyCharts:
         if signal is SignalKind.ALARM:
             return "signal", 1.0, 0.0
         return ("share" if self.options.series is Series.SIGNAL else "renewable_share_of_generation"), 1.0, 0.0
+
+
+def _publication(options: Options) -> Publication | None:
+    """The day-ahead auction's results come out at about 12:57; after 15:00 only a broken-down auction is still awaited."""
+    if options.series is not Series.PRICE:
+        return None
+    return Publication(opens=time(12, 50), closes=time(15), timezone=options.timezone)
 
 
 def _signals(options: Options) -> tuple[SignalKind, ...]:

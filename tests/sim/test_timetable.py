@@ -1,6 +1,7 @@
 """The timetable keeps its pace whatever a provider does, and tidying looks at what it must and nothing more."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from gridsched.testing import ManualClock, Simulation
 def test_providers_that_sleep_hold_up_no_control_tick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sim = Simulation(folder)
     wake, ticked = threading.Event(), threading.Semaphore(0)
-    asleep = [SimpleNamespace(name=f"s{n}", every=sim.step, poll=lambda *_: wake.wait(30)) for n in range(24)]
+    asleep = [SimpleNamespace(name=f"s{n}", pace=sim.step, poll=lambda *_: wake.wait(30)) for n in range(24)]
     monkeypatch.setattr(sim.daemon, "sources", asleep)
     monkeypatch.setattr(Daemon, "control", lambda *_: ticked.release())
     sim.daemon.clock = ManualClock(speed=600.0)  # a tick every 0.1 s
@@ -60,3 +61,17 @@ def test_new_work_and_a_new_hand_do_not_wait_for_the_next_tick(folder: Path) -> 
     sim.call(lambda tx, now: [])
     assert [o.node_id for o in sim.facts if isinstance(o, LeaseOffered)] == ["pc", "old"]
     sim.close()
+
+
+def test_polls_are_spread_by_a_tenth_of_their_pace_on_the_clock_they_run_by(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = Simulation(folder)
+    monkeypatch.setattr(sim.daemon, "sources", [SimpleNamespace(name="s", pace=timedelta(minutes=5), poll=lambda *_: None)])
+    sim.daemon.clock = ManualClock(speed=10.0)
+    scheduler = sim.daemon._schedule()
+    try:
+        jitter = {job.id: job.trigger.jitter for job in scheduler.get_jobs()}
+        assert jitter["poll s"] == pytest.approx(3.0)
+        assert jitter["sweep"] == 0.0
+    finally:
+        scheduler.shutdown(wait=True)
+        sim.close()
