@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints."""
 
-from gridsched.cli import demo, job, node, operator, policy, report
+from gridsched.cli import adapter, demo, job, node, operator, policy, report
 from gridsched.cli.base import app
 
 __all__ = ["app"]
@@ -9,6 +9,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(job.app, name="job")
 app.add_typer(job.datasets, name="dataset")
 app.add_typer(policy.app, name="policy")
+app.add_typer(adapter.app, name="adapter")
 app.add_typer(report.app, name="report")
 app.add_typer(operator.database, name="db")
 app.command()(demo.demo)
