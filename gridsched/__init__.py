@@ -4,6 +4,7 @@ This module is the face for adapter authors: what a signal adapter in ``adapters
 """
 
 from gridsched.adapter import Adapter, Fault, Http, Publication, Response, body_of, read_json, read_options, refuse_old
+from gridsched.broker import Broker
 from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, factor
 from gridsched.core.rows import Batch, Dropped, Layout, Row, Stamp, StampFormat, moment, named_zone, number, read_rows
@@ -14,6 +15,7 @@ __all__ = [
     "Adapter",
     "AdapterError",
     "Batch",
+    "Broker",
     "ConfigError",
     "Dropped",
     "Fault",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the services that some tests run against: Prometheus (with promtool) and Chromium, both Debian packages.
+# Installs the services that some tests run against: Prometheus (with promtool), Chromium and Mosquitto, all Debian packages.
 # Does nothing for what is there already. Without root it says what to install and leaves the rest to the tests:
 # on a person's machine they skip with a reason, in CI they fail.
 set -euo pipefail
@@ -7,6 +7,7 @@ set -euo pipefail
 missing=()
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
@@ -19,5 +20,5 @@ fi
 echo "==> Installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-# The Prometheus package would start a server of its own; the tests start theirs.
+# The packages of Prometheus and Mosquitto would start servers of their own; the tests start theirs.
 apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null

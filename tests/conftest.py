@@ -1,7 +1,7 @@
 """What every test shares: one torch thread, one Hypothesis profile, and honest skips.
 
-A test that needs a service carries its marker (``postgres``, ``browser``, ``prometheus``). Where the service is missing the test
-skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
+A test that needs a service carries its marker (``postgres``, ``browser``, ``mosquitto``, ``prometheus``). Where the service is
+missing the test skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
 """
 
 import importlib.util
@@ -34,12 +34,22 @@ def _missing_chromium() -> str | None:
     return None if shutil.which("chromium") else "Chromium: apt-get install --no-install-recommends chromium"
 
 
+def _missing_mosquitto() -> str | None:
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    return None if found else "Mosquitto: apt-get install --no-install-recommends mosquitto"
+
+
 def _missing_prometheus() -> str | None:
     found = shutil.which("prometheus") and shutil.which("promtool")
     return None if found else "Prometheus: apt-get install --no-install-recommends prometheus"
 
 
-SERVICES = {"postgres": _missing_postgres, "browser": _missing_chromium, "prometheus": _missing_prometheus}
+SERVICES = {
+    "postgres": _missing_postgres,
+    "browser": _missing_chromium,
+    "mosquitto": _missing_mosquitto,
+    "prometheus": _missing_prometheus,
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
