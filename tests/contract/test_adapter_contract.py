@@ -150,20 +150,6 @@ CASES = [
         payload=json.dumps({"Time": NOW.isoformat(), "SML": {"Power_curr": -894, "Total_out": 14737.1}}).encode(),
         over_http=False,
     ),
-    Case(
-        file="mqtt",
-        table={
-            "zone": "de",
-            "topic": "tele/meter/SENSOR",
-            "host": "broker.local",
-            "value": "SML.Power_curr",
-            "positive": "import",
-            "time": "Time",
-            "timezone": "UTC",
-        },
-        payload=json.dumps({"Time": NOW.isoformat(), "SML": {"Power_curr": -894, "Total_out": 14737.1}}).encode(),
-        over_http=False,
-    ),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.file}-{c.table.get('series', '')}")
 each_http_case = pytest.mark.parametrize("case", [c for c in CASES if c.over_http], ids=lambda c: f"{c.file}-{c.table.get('series', '')}")
