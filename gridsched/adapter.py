@@ -145,7 +145,8 @@ def _refuse_page(payload: bytes, source: str) -> None:
     head = payload[:256].lstrip().lower()
     if not head:
         raise AdapterError(f"{source} answered with an empty body", kind=Fault.EMPTY)
-    if head.startswith(b"<") and (b"<!doctype html" in head or b"<html" in head):  # maybe after a comment or an XML declaration
+    doctype = head.startswith(b"<") and b"<!doctype html" in head  # maybe after a comment or an XML declaration
+    if doctype or head.startswith(b"<html"):
         raise AdapterError(f"{source} answered with a web page instead of data; it may be down or the URL wrong", kind=Fault.HTML)
 
 
