@@ -1,12 +1,13 @@
 """Energy-Charts (Fraunhofer ISE), API v2: https://api.energy-charts.info/v2, no key, CC BY 4.0 for most price zones.
 
-One ``series`` per table: ``price`` (day-ahead), ``power`` (residual load and renewable share as measured, some hours late) or
-``signal`` (the traffic light: red is an alarm; its share is a forecast). Facts that bite: slots not published yet are null;
-two series of ``public_power`` are per cent inside an answer in MW; users measured a limit of 2 requests a minute.
+One ``series`` per table: ``price`` (day-ahead), ``power`` (residual load and renewable share as measured, some hours late),
+``forecast`` (the same for today and tomorrow, from the day-ahead forecasts of load, wind and sun) or ``signal`` (the traffic
+light: red is an alarm; its share is a forecast). Facts that bite: slots not published yet are null, and during trouble a whole
+forecast is; two series of ``public_power`` are per cent inside an answer in MW; users measured a limit of 2 requests a minute.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +34,7 @@ from gridsched import (
 
 URL = "https://api.energy-charts.info/v2"
 RED = -1
+FORECASTS = ("load", "solar", "wind")
 
 
 class Series(StrEnum):
@@ -40,6 +42,7 @@ class Series(StrEnum):
 
     PRICE = "price"
     POWER = "power"
+    FORECAST = "forecast"
     SIGNAL = "signal"
 
 
@@ -61,10 +64,16 @@ class Options:
 
 
 class EnergyCharts:
-    """European day-ahead prices, measured residual load and renewable share, and a traffic light."""
+    """European day-ahead prices, residual load and renewable share as measured and as forecast, and a traffic light."""
 
     name = "energy_charts"
-    signals: tuple[SignalKind, ...] = (SignalKind.PRICE, SignalKind.SURPLUS, SignalKind.RENEWABLE_SHARE, SignalKind.ALARM)
+    signals: tuple[SignalKind, ...] = (
+        SignalKind.PRICE,
+        SignalKind.SURPLUS,
+        SignalKind.RENEWABLE_SHARE,
+        SignalKind.RESIDUAL_LOAD,
+        SignalKind.ALARM,
+    )
     every = timedelta(minutes=15)
 
     def __init__(self, table: Mapping[str, object], *, site: Path) -> None:  # noqa: ARG002 - part of the protocol
@@ -72,47 +81,75 @@ class EnergyCharts:
         self.zone = self.options.zone
         self._tz = named_zone(self.options.timezone)
         self.signals = _signals(self.options)
+        self.every = timedelta(hours=1) if self.options.series is Series.FORECAST else EnergyCharts.every
         self.publishes = _publication(self.options)
 
     def fetch(self, http: Http, now: datetime) -> Batch:
-        """Today and tomorrow for prices, yesterday and today for power; the traffic light takes no dates."""
+        """Today and tomorrow for prices and forecasts, yesterday and today for power; the traffic light takes no dates."""
+        answers = [http.get(f"{self.options.url}/{path}", params=params) for path, params in self._questions(now)]
+        return self.parse(*[body_of(answer, source=self.name) for answer in answers], now=now)
+
+    def _questions(self, now: datetime) -> list[tuple[str, dict[str, str | int]]]:
         options = self.options
         today = now.astimezone(self._tz).date()
         day = timedelta(days=1)
-        path, params = {
-            Series.PRICE: ("price", {"bzn": options.bidding_zone, "start": str(today), "end": str(today + day)}),
-            Series.POWER: ("public_power", {"country": options.country, "start": str(today - day), "end": str(today)}),
-            Series.SIGNAL: ("signal", {"country": options.country}),
-        }[options.series]
-        response = http.get(f"{options.url}/{path}", params=params)
-        return self.parse(body_of(response, source=self.name), now=now)
+        ahead = {"start": str(today), "end": str(today + day)}
+        if options.series is Series.PRICE:
+            return [("price", {"bzn": options.bidding_zone, **ahead})]
+        if options.series is Series.POWER:
+            return [("public_power", {"country": options.country, "start": str(today - day), "end": str(today)})]
+        if options.series is Series.SIGNAL:
+            return [("signal", {"country": options.country})]
+        asked = {"country": options.country, "forecast_type": "day-ahead", **ahead}
+        return [("public_power_forecast", {**asked, "production_type": kind}) for kind in FORECASTS]
 
-    def parse(self, payload: bytes, *, now: datetime) -> Batch:
-        """The readings in ``payload``, an answer of the v2 shape; raises AdapterError."""
-        document = _document(payload, self.options)
+    def parse(self, *payloads: bytes, now: datetime) -> Batch:
+        """The readings in ``payloads``, answers of the v2 shape about one series; raises AdapterError."""
+        documents = [_document(payload, self.options) for payload in payloads]
         try:
-            batch = sum((self._one(document, signal, now) for signal in self.signals), Batch())
+            if self.options.series is Series.FORECAST:
+                batch = self._forecast(documents, now)
+            else:
+                batch = sum((self._one(documents[0], signal, now) for signal in self.signals), Batch())
         except InvalidInput as error:
             raise AdapterError(f"{self.name}: {error}", kind=Fault.WRONG_UNIT) from error
-        max_age = timedelta(0) if self.options.series is Series.PRICE else self.options.max_age
+        max_age = timedelta(0) if self.options.series in (Series.PRICE, Series.FORECAST) else self.options.max_age
         return refuse_old(batch, now=now, max_age=max_age, source=self.name)
 
     def _one(self, document: dict[str, Any], signal: SignalKind, now: datetime) -> Batch:
         series_id, scale, offset = self._column(signal)
-        layout = Layout(
+        layout = replace(self._layout(document, signal, series_id), scale=scale, offset=offset)
+        rows = [_row(index, row, series_id) for index, row in enumerate(document["data"])]
+        if signal is SignalKind.ALARM:
+            rows = [Row(label=row.label, stamp=row.stamp, value=None if row.value is None else int(row.value == RED)) for row in rows]
+        return read_rows(layout, rows, known_at=now)
+
+    def _forecast(self, documents: list[dict[str, Any]], now: datetime) -> Batch:
+        """Load less wind and sun, and their share of it, in the slots for which all three are known: null is neither dark nor calm."""
+        layouts, parts = [], []
+        for kind in FORECASTS:
+            document = next((one for one in documents if kind in _series(one)), documents[0])
+            layouts.append(self._layout(document, SignalKind.RESIDUAL_LOAD, kind))
+            parts.append(read_rows(layouts[-1], [_row(index, row, kind) for index, row in enumerate(document["data"])], known_at=now))
+        layout = replace(min(layouts, key=lambda one: one.resolution), unit="W")
+        load, solar, wind = (_by_step(part, layout.resolution) for part in parts)
+        residual, share = [], []
+        for at in load.keys() & solar.keys() & wind.keys():
+            green = solar[at] + wind[at]
+            residual.append(Row(label=f"{at}", stamp=at.isoformat(), value=load[at] - green))
+            share.append(Row(label=f"{at}", stamp=at.isoformat(), value=min(1.0, max(0.0, green / load[at])) if load[at] > 0 else None))
+        batch = Batch(dropped=sum((part.dropped for part in parts), ())) + read_rows(layout, residual, known_at=now)
+        return batch + read_rows(replace(layout, signal=SignalKind.RENEWABLE_SHARE, unit=""), share, known_at=now)
+
+    def _layout(self, document: dict[str, Any], signal: SignalKind, series_id: str) -> Layout:
+        return Layout(
             zone=self.zone,
             signal=signal,
             source=f"{self.name}/{self.options.series}",
             resolution=_resolution(document),
             unit=_unit(document, series_id),
-            scale=scale,
-            offset=offset,
-            quality=Quality.FORECAST if self.options.series is Series.SIGNAL else Quality.MEASURED,
+            quality=Quality.FORECAST if self.options.series in (Series.SIGNAL, Series.FORECAST) else Quality.MEASURED,
         )
-        rows = [_row(index, row, series_id) for index, row in enumerate(document["data"])]
-        if signal is SignalKind.ALARM:
-            rows = [Row(label=row.label, stamp=row.stamp, value=None if row.value is None else int(row.value == RED)) for row in rows]
-        return read_rows(layout, rows, known_at=now)
 
     def _column(self, signal: SignalKind) -> tuple[str, float, float]:
         """Series id, scale and offset of ``signal``; a surplus is how far the residual load lies below the given one."""
@@ -120,9 +157,9 @@ class EnergyCharts:
             return "day_ahead_price", 1.0, 0.0
         if signal is SignalKind.SURPLUS:
             return "residual_load", -1.0, (self.options.surplus_below_residual or 0.0) * 1e6
-        if signal is SignalKind.ALARM:
-            return "signal", 1.0, 0.0
-        return ("share" if self.options.series is Series.SIGNAL else "renewable_share_of_generation"), 1.0, 0.0
+        if signal is SignalKind.RENEWABLE_SHARE:
+            return ("share" if self.options.series is Series.SIGNAL else "renewable_share_of_generation"), 1.0, 0.0
+        return {SignalKind.ALARM: "signal", SignalKind.RESIDUAL_LOAD: "residual_load"}[signal], 1.0, 0.0
 
 
 def _publication(options: Options) -> Publication | None:
@@ -137,8 +174,9 @@ def _signals(options: Options) -> tuple[SignalKind, ...]:
         return (SignalKind.PRICE,)
     if options.series is Series.SIGNAL:
         return (SignalKind.ALARM, SignalKind.RENEWABLE_SHARE)
-    with_surplus = options.surplus_below_residual is not None
-    return (SignalKind.RENEWABLE_SHARE, SignalKind.SURPLUS) if with_surplus else (SignalKind.RENEWABLE_SHARE,)
+    balance = (SignalKind.RESIDUAL_LOAD, SignalKind.RENEWABLE_SHARE)
+    with_surplus = options.series is Series.POWER and options.surplus_below_residual is not None
+    return (*balance, SignalKind.SURPLUS) if with_surplus else balance
 
 
 def _document(payload: bytes, options: Options) -> dict[str, Any]:
@@ -161,9 +199,13 @@ def _resolution(document: dict[str, Any]) -> timedelta:
     return timedelta(minutes=minutes)
 
 
+def _series(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {str(entry.get("id")): entry for entry in document["series"] if isinstance(entry, dict)}
+
+
 def _unit(document: dict[str, Any], series_id: str) -> str:
     """The series' own unit where it has one, else the answer's; the traffic light's shares are per cent, its levels have none."""
-    series = {str(entry.get("id")): entry for entry in document["series"] if isinstance(entry, dict)}
+    series = _series(document)
     if series_id not in series:
         raise AdapterError(f"{EnergyCharts.name} has no series {series_id!r}, only {', '.join(sorted(series))}", kind=Fault.MALFORMED)
     if series_id == "signal":
@@ -175,3 +217,8 @@ def _row(index: int, row: object, series_id: str) -> Row:
     values = row.get("values") if isinstance(row, dict) else None
     stamp = row.get("timestamp") if isinstance(row, dict) else None
     return Row(label=f"data[{index}]", stamp=stamp, value=values.get(series_id) if isinstance(values, dict) else "no values")
+
+
+def _by_step(batch: Batch, step: timedelta) -> dict[datetime, float]:
+    """Power at every ``step``: over its slot it is taken to be constant."""
+    return {r.start + number * step: r.value for r in batch for number in range((r.end - r.start) // step)}

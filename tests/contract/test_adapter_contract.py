@@ -69,6 +69,11 @@ CASES = [
     ),
     Case(
         file="energy_charts",
+        table={"zone": "de", "series": "forecast"},
+        payload=energy_charts(TODAY, {"load": [9.0] * 96, "solar": [1.0] * 96, "wind": [0.0] * 96}, endpoint="x", unit="MW"),
+    ),
+    Case(
+        file="energy_charts",
         table={"zone": "de", "series": "signal"},
         payload=energy_charts(TODAY, {"share": [40.0] * 96, "signal": [-1.0] * 96}, endpoint="signal", unit="%"),
     ),
