@@ -3,7 +3,7 @@
 This module is the face for adapter authors: what a signal adapter in ``adapters/signals`` may import, and all it needs.
 """
 
-from gridsched.adapter import Adapter, Fault, Http, Publication, Response, body_of, read_json, read_options, refuse_old
+from gridsched.adapter import Adapter, Fault, Http, Publication, Response, body_of, read_json, read_options, refuse_old, value_at
 from gridsched.broker import Broker
 from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, factor
@@ -40,6 +40,7 @@ __all__ = [
     "read_options",
     "read_rows",
     "refuse_old",
+    "value_at",
 ]
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ from gridsched.core.quantity import duration, unknown_key
 from gridsched.core.rows import Batch, named_zone
 from gridsched.core.signal import SignalKind
 
-__all__ = ["Adapter", "Fault", "Http", "Publication", "Response", "body_of", "read_json", "read_options", "refuse_old"]
+__all__ = ["Adapter", "Fault", "Http", "Publication", "Response", "body_of", "read_json", "read_options", "refuse_old", "value_at"]
 
 T = TypeVar("T")
 
@@ -148,6 +148,21 @@ def _refuse_page(payload: bytes, source: str) -> None:
     doctype = head.startswith(b"<") and b"<!doctype html" in head  # maybe after a comment or an XML declaration
     if doctype or head.startswith(b"<html"):
         raise AdapterError(f"{source} answered with a web page instead of data; it may be down or the URL wrong", kind=Fault.HTML)
+
+
+def value_at(document: object, path: str) -> object:
+    """What lies at the dotted ``path`` (``data.0.price``; a number is a list's position), the document itself for an empty one.
+
+    None where nothing lies there.
+    """
+    for key in filter(None, path.split(".")):
+        if isinstance(document, dict):
+            document = document.get(key)
+        elif isinstance(document, list) and key.removeprefix("-").isdecimal() and -len(document) <= int(key) < len(document):
+            document = document[int(key)]
+        else:
+            return None
+    return document
 
 
 def refuse_old(batch: Batch, *, now: datetime, max_age: timedelta, source: str) -> Batch:

@@ -28,6 +28,7 @@ from gridsched import (
     read_options,
     read_rows,
     refuse_old,
+    value_at,
 )
 
 _PLACES = frozenset({f"{side}{form}" for side in ("start", "end") for form in ("", "_s", "_ms", "_date")})
@@ -104,7 +105,7 @@ class HttpJson:
     def parse(self, payload: bytes, *, now: datetime) -> Batch:
         """The readings in ``payload``; raises AdapterError."""
         source = self._layout.source
-        found = _at(read_json(payload, source=source), self.options.rows)
+        found = value_at(read_json(payload, source=source), self.options.rows)
         batch = read_rows(self._layout, _rows(found, self.options, now), known_at=now)
         return refuse_old(batch, now=now, max_age=self.options.max_age, source=source)
 
@@ -129,24 +130,12 @@ def _places(side: str, moment: datetime) -> Mapping[str, str]:
     }
 
 
-def _at(found: object, path: str) -> object:
-    """What lies at the dotted ``path``, None where nothing does."""
-    for key in filter(None, path.split(".")):
-        if isinstance(found, dict):
-            found = found.get(key)
-        elif isinstance(found, list) and key.removeprefix("-").isdecimal() and -len(found) <= int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found
-
-
 def _rows(found: object, options: Options, now: datetime) -> Iterable[Row]:
     if not options.time:
         return [Row(label=options.value, stamp=now.isoformat(), value=_live(found, options))]
     if isinstance(found, list):
-        return [Row(label=f"row {i}", stamp=_at(row, options.time), value=_at(row, options.value)) for i, row in enumerate(found)]
-    stamps, values = _at(found, options.time), _at(found, options.value)
+        return [Row(label=f"row {i}", stamp=value_at(row, options.time), value=value_at(row, options.value)) for i, row in enumerate(found)]
+    stamps, values = value_at(found, options.time), value_at(found, options.value)
     if isinstance(stamps, list) and isinstance(values, list) and len(stamps) == len(values):
         return [Row(label=f"row {i}", stamp=s, value=v) for i, (s, v) in enumerate(zip(stamps, values, strict=True))]
     if stamps is not None and not isinstance(stamps, list | dict):
@@ -157,7 +146,7 @@ def _rows(found: object, options: Options, now: datetime) -> Iterable[Row]:
 
 
 def _live(found: object, options: Options) -> object:
-    value = _at(found, options.value)
+    value = value_at(found, options.value)
     if value is None:
         raise AdapterError(f"the answer has nothing at {options.value!r}", kind=Fault.NOT_PUBLISHED)
     return value

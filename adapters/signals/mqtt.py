@@ -30,6 +30,7 @@ from gridsched import (
     read_options,
     read_rows,
     refuse_old,
+    value_at,
 )
 
 
@@ -138,12 +139,12 @@ class Mqtt:
         """The reading in ``payload``; raises AdapterError."""
         options, source = self.options, self._layout.source
         document = read_json(payload, source=source) if options.value or options.time else None
-        value = _at(document, options.value) if options.value or options.time else payload.decode("utf-8", "replace")
+        value = value_at(document, options.value) if options.value or options.time else payload.decode("utf-8", "replace")
         try:
             figure = _added_up(value)
             if figure is None:
                 raise AdapterError(f"{source} has no value at {options.value or 'all'!r}", kind=Fault.NOT_PUBLISHED)
-            start = self._start(_at(document, options.time), now) if options.time else now
+            start = self._start(value_at(document, options.time), now) if options.time else now
         except InvalidInput as error:
             raise AdapterError(f"{source}: {error}", kind=Fault.MALFORMED) from error
         if start - now > max(options.max_age, options.wait):
@@ -156,18 +157,6 @@ class Mqtt:
         tz = named_zone(self.options.timezone) if self.options.timezone else None
         stamp = moment(written, self.options.time_format, tz)
         return min((stamp.replace(fold=fold).astimezone(UTC) for fold in (0, 1)), key=lambda one: abs(one - now))
-
-
-def _at(found: object, path: str) -> object:
-    """What lies at the dotted ``path``, None where nothing does."""
-    for key in filter(None, path.split(".")):
-        if isinstance(found, dict):
-            found = found.get(key)
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found
 
 
 def _added_up(value: object) -> float | None:

@@ -1,18 +1,22 @@
 """What every meter promises, run over every shipped one, and what the kept register adds to it."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gridsched.broker import Message
 from gridsched.core.errors import ConfigError, StorageFull
 from gridsched.core.meter import MeterMethod
 from gridsched.node.register import KeptRegister, load_meter
 from gridsched.plugins import load_adapter, shipped
 from gridsched.ports import Meter
+from tests.mosquitto import mosquitto
 
 ADAPTERS = shipped("adapters")
 
@@ -26,20 +30,35 @@ class Bench:
     cpu_s: float = 5.0
     counter_uj: int = 262_000_000_000
     range_uj: int = 262_143_328_850
+    plug_j: float = 4_645_425_600.0
+    hearers: list[Callable[[Message], None]] = field(default_factory=list)
 
     def work(self, seconds: float, share: float = 1.0, watts: float = 40.0) -> None:
         self.now_s += seconds
         self.cpu_s += seconds * share
+        self.plug_j += seconds * share * watts
         self.counter_uj = (self.counter_uj + int(seconds * share * watts * 1e6)) % self.range_uj
         self.write()
 
     def write(self) -> None:
+        for hear in self.hearers:
+            hear(self.tells())
         for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:1", "psys")):
             folder = self.root / zone
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "name").write_text(name + "\n")
             (folder / "energy_uj").write_text(f"{self.counter_uj}\n")
             (folder / "max_energy_range_uj").write_text(f"{self.range_uj}\n")
+
+    def tells(self, *, retained: bool = False) -> Message:
+        """What the plug says by MQTT, in watt hours."""
+        return Message(payload=json.dumps({"aenergy": {"total": self.plug_j / 3600}}).encode(), retained=retained)
+
+    def follow(self, topic: str, take: Callable[[Message], None], refused: Callable[[str], None]) -> Callable[[], None]:
+        self.hearers.append(take)
+        take(self.tells(retained=True))
+        take(self.tells())
+        return lambda: self.hearers.remove(take)
 
 
 def _estimate(bench: Bench, table: Mapping[str, object]) -> Any:
@@ -52,8 +71,14 @@ def _rapl(bench: Bench, table: Mapping[str, object]) -> Any:
     return kind({"root": str(bench.root)} | dict(table), power_w=100.0, monotonic=lambda: bench.now_s)
 
 
+def _mqtt(bench: Bench, table: Mapping[str, object]) -> Any:
+    kind = load_adapter("meters/mqtt.py", ADAPTERS)
+    plug = {"host": "broker.local", "topic": "plug/status", "value": "aenergy.total", "unit": "Wh"}
+    return kind(plug | dict(table), power_w=100.0, follow=bench.follow, monotonic=lambda: bench.now_s)
+
+
 Make = Callable[[Bench, Mapping[str, object]], Any]
-METERS: dict[str, Make] = {"estimate": _estimate, "rapl": _rapl}
+METERS: dict[str, Make] = {"estimate": _estimate, "mqtt": _mqtt, "rapl": _rapl}
 
 
 @pytest.fixture
@@ -93,6 +118,7 @@ def test_the_register_never_runs_backwards_however_often_it_is_read(make: Make, 
 
 def test_reading_more_often_does_not_change_the_sum(make: Make, bench: Bench) -> None:
     once, often = make(bench, {}), make(bench, {})
+    once.read()  # a register may begin with its first reading
     for _ in range(200):
         bench.work(0.05, 0.5)
         often.read()
@@ -144,6 +170,98 @@ def test_rapl_that_may_not_be_read_names_the_file(bench: Bench) -> None:
     (bench.root / "intel-rapl:0" / "energy_uj").mkdir()
     with pytest.raises(ConfigError, match="energy_uj"):
         _rapl(bench, {})
+
+
+def test_a_plug_counts_from_its_first_live_message_whatever_it_had_kept(bench: Bench) -> None:
+    meter = _mqtt(bench, {})
+    kept = bench.tells(retained=True)
+    bench.plug_j += 50_000.0
+    assert meter.read().energy_j == 0.0
+    bench.hearers[0](kept)
+    bench.work(10.0)
+    assert meter.read().energy_j == pytest.approx(400.0)
+
+
+def test_a_plug_s_big_steps_are_told_at_the_device_s_power_and_none_of_them_is_lost(bench: Bench) -> None:
+    """A step of 3.6 kJ within one sync would look like 180 W, and the daemon refuses that of a device of 100 W."""
+    meter = _mqtt(bench, {})
+    told = [meter.read().energy_j]
+    for _ in range(6):
+        for _ in range(5):
+            bench.now_s += 20.0
+            told.append(meter.read().energy_j)
+        bench.plug_j += 8_000.0  # 80 W, told every 100 s
+        bench.write()
+    for _ in range(5):
+        bench.now_s += 20.0
+        told.append(meter.read().energy_j)
+    assert max(after - before for before, after in pairwise(told)) <= 2000.0
+    assert told[-1] == pytest.approx(48_000.0)
+
+
+def test_a_plug_that_starts_again_at_zero_loses_a_step_and_never_runs_backwards(bench: Bench) -> None:
+    meter = _mqtt(bench, {})
+    meter.read()
+    bench.work(10.0)
+    told = meter.read().energy_j
+    bench.plug_j = 0.0
+    bench.work(10.0)
+    assert meter.read().energy_j == told
+    bench.work(10.0)
+    assert meter.read().energy_j == pytest.approx(told + 400.0)
+
+
+def test_a_plug_s_jump_beyond_the_device_s_power_is_not_paid(bench: Bench) -> None:
+    meter = _mqtt(bench, {})
+    meter.read()
+    bench.plug_j += 1e6
+    bench.work(10.0)
+    bench.now_s += 10_000.0
+    assert meter.read().energy_j == pytest.approx(1050.0)
+
+
+@pytest.mark.parametrize("payload", [b"offline", b"{}", b'{"aenergy": {"total": null}}', b'{"aenergy": {"total": "much"}}'])
+def test_what_a_plug_says_without_a_figure_changes_nothing(bench: Bench, payload: bytes) -> None:
+    meter = _mqtt(bench, {})
+    meter.read()
+    bench.hearers[0](Message(payload=payload, retained=False))
+    bench.work(10.0)
+    assert meter.read().energy_j == pytest.approx(400.0)
+
+
+def test_a_silent_plug_is_told_with_what_to_look_at(bench: Bench) -> None:
+    kind = load_adapter("meters/mqtt.py", ADAPTERS)
+    table = {"host": "broker.local", "topic": "plug/status", "wait": "0.01s"}
+    with pytest.raises(ConfigError, match=r"plug/status at broker\.local gave no figure"):
+        kind(table, follow=lambda *_: lambda: None).read()
+    with pytest.raises(ConfigError, match="check username"):
+        kind(table, follow=lambda _topic, _take, refused: (refused("check username"), lambda: None)[1]).read()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"unit": "kW"}, "use J, Wh"), ({"scale": -1.0}, "scale must be above 0"), ({"host": "a/b"}, "without mqtt://")],
+)
+def test_a_plug_s_wrong_option_is_told_at_once(bench: Bench, wrong: Mapping[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _mqtt(bench, wrong)
+
+
+@pytest.mark.mosquitto
+def test_a_plug_at_a_real_broker_is_followed_also_after_the_broker_was_down(tmp_path: Path) -> None:
+    steps = [json.dumps({"ENERGY": {"Total": 5 + n / 1000}}).encode() for n in range(400)]
+    with mosquitto(tmp_path) as broker:
+        table = {"host": "127.0.0.1", "port": broker.port, "topic": "tele/plug/SENSOR", "value": "ENERGY.Total"}
+        meter = load_adapter("meters/mqtt.py", ADAPTERS)(table, power_w=1e6)
+        with broker.telling("tele/plug/SENSOR", *steps[:200]):
+            while meter.read().energy_j == 0.0:
+                pass
+    before_j = meter.read().energy_j
+    with mosquitto(tmp_path, port=broker.port) as again, again.telling("tele/plug/SENSOR", *steps[200:]):
+        while meter.read().energy_j == before_j:
+            pass
+    assert meter.read().method == "measured"
+    meter.close()
 
 
 def test_a_meter_is_loaded_by_its_name_and_counts_this_process() -> None:
