@@ -132,20 +132,36 @@ def plan(target_w: float, fleet: Fleet, *, units: int) -> Plan:
     order = _merit_order(fleet)
     chosen = np.zeros(len(fleet.node_ids), dtype=bool)
     chosen[_fill(order, fleet, target_w, units)] = True
-    ids = fleet.node_ids
-    ranked = [int(i) for i in order]
+
+    def ids(which: NDArray[np.bool_]) -> list[str]:
+        return [fleet.node_ids[i] for i in order[which[order]].tolist()]
+
     return Plan(
-        start=[ids[i] for i in ranked if chosen[i] and not fleet.holding[i]],
-        resume=[ids[i] for i in ranked if chosen[i] and fleet.holding[i] and not fleet.running[i]],
-        pause=[ids[i] for i in ranked if fleet.running[i] and not chosen[i]],
+        start=ids(chosen & ~fleet.holding),
+        resume=ids(chosen & fleet.holding & ~fleet.running),
+        pause=ids(fleet.running & ~chosen),
         drawn_w=float(fleet.power_w[chosen].sum()),
     )
 
 
 def _merit_order(fleet: Fleet) -> NDArray[np.intp]:
     step = np.floor(np.log(np.maximum(fleet.merit, 1e-12)) / np.log(_MERIT_STEP))
-    names = np.argsort(np.argsort(np.asarray(fleet.node_ids, dtype=object))) if len(fleet.node_ids) else np.zeros(0, dtype=np.intp)
-    return np.lexsort((names, fleet.served_j, ~fleet.holding, ~fleet.running, -step))
+    rank = -4 * np.clip(step, -4000, 4000) + 2 * ~fleet.running + ~fleet.holding  # steps, then running, then holding
+    return np.lexsort((*_words(fleet.node_ids)[::-1], fleet.served_j, rank.astype(np.int16)))  # so small, it sorts by radix
+
+
+def _words(names: Sequence[str]) -> NDArray[np.uint64]:
+    """Names [n] (``core.job.is_name``: ASCII) as numbers [words, n] that compare as the names do, since text sorts five times as slowly.
+
+    A word holds eight letters, the first ones in front; letters that all names share say nothing and are left out.
+    """
+    letters = np.array(names, dtype=np.bytes_)
+    table = letters.view(np.uint8).reshape(len(names), letters.itemsize)
+    telling = np.flatnonzero((table != table[:1]).any(axis=0))
+    words = np.zeros((-(-len(telling) // 8), len(names)), dtype=np.uint64)
+    for place, column in enumerate(telling):
+        words[place // 8] |= table[:, column].astype(np.uint64) << np.uint64(56 - 8 * (place % 8))
+    return words
 
 
 def _fill(order: NDArray[np.intp], fleet: Fleet, target_w: float, units: int) -> NDArray[np.intp]:

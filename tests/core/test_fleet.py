@@ -74,6 +74,11 @@ def test_no_more_starts_than_units() -> None:
     assert (made.start, made.drawn_w) == (["n0", "n1"], 20.0)
 
 
+@given(st.lists(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True), unique=True, max_size=20))
+def test_equal_nodes_go_by_name_however_long_the_names_are(names: list[str]) -> None:
+    assert plan(1e9, fleet([idle(name, 1.0) for name in names]), units=99).start == sorted(names)
+
+
 rows = st.lists(
     st.tuples(
         st.integers(0, 400).map(lambda i: f"n{i:03}"),
