@@ -62,6 +62,13 @@ def test_the_same_half_hour_twice_counts_once() -> None:
     assert batch.dropped == ()
 
 
+def test_a_slot_of_another_length_costs_only_itself() -> None:
+    payload = uk_carbon(FIRST, [100, 110]).replace(b'"to": "2026-06-01T10:30Z"', b'"to": "2026-06-01T12:00Z"')
+    batch = adapter("uk_carbon", {"zone": "gb"}).parse(payload, now=NOW)
+    assert [r.value for r in batch] == [110]
+    assert [d.row for d in batch.dropped] == ["data[0]"]
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
