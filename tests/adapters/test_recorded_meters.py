@@ -12,7 +12,7 @@ from tests.adapters.load import adapter, recorded
 
 NOW = datetime(2026, 6, 1, 12, 7, 30, tzinfo=UTC)
 METER = {"zone": "site", "url": "http://meter.local/", "signal": "surplus", "resolution": "1m", "unit": "W"}
-EXPORT_IS_NEGATIVE = {"scale": -1}
+EXPORT_IS_NEGATIVE: dict[str, Any] = {"scale": -1}
 POWER_FLOW = "fronius/v1_v1_GetPowerFlowRealtimeData.fcgi"
 
 
@@ -79,7 +79,7 @@ class TestDeviceClock:
     """Where a device says when it measured, its own time counts, and not when its message arrived."""
 
     file = "tasmota/evcc_types_test_00.json"
-    power: dict[str, str] = {"value": "StatusSNS.ENERGY.Power", "time": "StatusSNS.Time"}  # noqa: RUF012 - a table, never changed
+    power: dict[str, Any] = {"value": "StatusSNS.ENERGY.Power", "time": "StatusSNS.Time"}  # noqa: RUF012 - a table, never changed
     measured = datetime(2023, 2, 5, 19, 31, 48, tzinfo=UTC)
 
     def test_a_local_time_is_read_in_the_timezone_declared(self) -> None:
