@@ -26,6 +26,7 @@ from gridsched import (
     Row,
     SignalKind,
     body_of,
+    named_zone,
     read_json,
     read_options,
     read_rows,
@@ -41,7 +42,10 @@ QUERY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """``home_id`` is needed where the token knows several homes, ``eur_per_unit`` where ``currency`` is not the euro."""
+    """``home_id`` is needed where the token knows several homes, ``eur_per_unit`` where ``currency`` is not the euro.
+
+    ``timezone`` is the one in which tomorrow's prices are awaited from 13:00 on.
+    """
 
     zone: str
     token: str
@@ -53,6 +57,7 @@ class Options:
     url: str = URL
 
     def __post_init__(self) -> None:
+        named_zone(self.timezone)
         if self.resolution not in RESOLUTION:
             raise InvalidInput(f"resolution: {self.resolution} is none of 15m, 1h")
         if self.currency != "EUR" and (self.eur_per_unit is None or not 0 < self.eur_per_unit < math.inf):

@@ -47,6 +47,17 @@ def test_an_answer_wider_than_asked_for_saves_the_second_question() -> None:
     assert len(http.asked) == 1
 
 
+@pytest.mark.parametrize(("day", "slots"), [(datetime(2026, 3, 29, tzinfo=BERLIN), 92), (datetime(2026, 10, 25, tzinfo=BERLIN), 100)])
+def test_clock_change_days_are_seamless_and_as_long_as_they_are(day: datetime, slots: int) -> None:
+    whole = InTurn(energyzero(day, ["0.1"] * (slots + 96)))
+    batch = adapter("energyzero", TABLE).fetch(whole, day + timedelta(hours=12))
+    assert (len(batch), len(whole.asked)) == (slots + 96, 1)
+    assert all(a.end == b.start for a, b in pairwise(batch.readings))
+    short = InTurn(energyzero(day, ["0.1"] * (slots + 95)))
+    adapter("energyzero", TABLE).fetch(short, day + timedelta(hours=12))
+    assert len(short.asked) == 2
+
+
 def test_two_answers_that_overlap_give_each_slot_once() -> None:
     http = InTurn(energyzero(TODAY, ["0.1"] * 96), energyzero(TODAY, ["0.1"] * 96 + ["0.2"] * 96))
     batch = adapter("energyzero", TABLE).fetch(http, NOON)

@@ -51,9 +51,18 @@ def test_another_currency_is_changed_at_the_rate_given() -> None:
     assert batch.readings[0].value == pytest.approx(102.0)
 
 
-def test_another_currency_needs_a_rate_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match="prices in SEK need eur_per_unit, the euros that one SEK is worth"):
-        adapter("tibber", {**TABLE, "currency": "SEK"})
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"currency": "SEK"}, "prices in SEK need eur_per_unit, the euros that one SEK is worth"),
+        ({"currency": "SEK", "eur_per_unit": 0}, "prices in SEK need eur_per_unit"),
+        ({"resolution": "30m"}, "none of 15m, 1h"),
+        ({"timezone": "Oslo"}, "adapter tibber: timezone 'Oslo' is not an IANA name"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_runs(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        adapter("tibber", {**TABLE, **wrong})
 
 
 def test_a_home_with_another_currency_than_declared_is_a_wrong_unit_and_says_what_to_set() -> None:

@@ -273,6 +273,17 @@ def attempt(case: Case, payload: bytes) -> None:
 
 
 @each_http_case
+@settings(max_examples=30, deadline=None)
+@given(noise=st.binary(max_size=100), status=st.sampled_from([200, 204, 302, 400, 401, 404, 429, 500]))
+def test_any_answer_to_any_request_gives_readings_or_an_adapter_error(case: Case, noise: bytes, status: int) -> None:
+    try:
+        made(case).fetch(FakeHttp(noise, status=status), NOW)
+    except AdapterError:
+        return
+    pytest.fail("noise was taken for data")
+
+
+@each_http_case
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
