@@ -97,6 +97,9 @@ _PLAUSIBLE: Mapping[SignalKind, tuple[float, float]] = MappingProxyType(
     }
 )
 
+# Of what several sources say at once, the highest alarm and the lowest limit count.
+_STRICTNESS: Mapping[SignalKind, float] = MappingProxyType({SignalKind.ALARM: 1.0, SignalKind.LIMIT: -1.0})
+
 
 class Quality(StrEnum):
     """How a value came to be. A settled day-ahead price is ``measured``: nobody will correct it by observing more."""
@@ -257,18 +260,30 @@ def snapshot(
     """The one value per signal that counts in ``zone`` at ``now``.
 
     Readings of other zones, slots that have not begun and rows learned after ``now`` are passed over. A slot that holds
-    ``now`` wins; without one, the slot that ended last, with its age. ``stale_after`` overrides ``STALE_AFTER`` by kind.
+    ``now`` wins; without one, the slot that ended last, with its age. Of several sources' alarms and limits the strictest counts:
+    one that knows of none must not hide another's. ``stale_after`` overrides ``STALE_AFTER`` by kind.
     """
-    best: dict[SignalKind, Reading] = {}
+    best: dict[tuple[SignalKind, str], Reading] = {}
     for reading in readings:
         if reading.zone != zone or reading.start > now or reading.known_at > now:
             continue
-        rival = best.get(reading.signal)
+        key = (reading.signal, reading.source if reading.signal in _STRICTNESS else "")
+        rival = best.get(key)
         if rival is None or _standing(reading, now) > _standing(rival, now):
-            best[reading.signal] = reading
+            best[key] = reading
+    counts: dict[SignalKind, Reading] = {}
+    for (kind, _), reading in best.items():
+        if kind not in counts or _precedence(reading, now) > _precedence(counts[kind], now):
+            counts[kind] = reading
     limits = {**STALE_AFTER, **stale_after}
-    states = {kind: _state(reading, now, limits[kind]) for kind, reading in sorted(best.items())}
+    states = {kind: _state(reading, now, limits[kind]) for kind, reading in sorted(counts.items())}
     return Snapshot(zone=zone, now=now, states=MappingProxyType(states))
+
+
+def _precedence(reading: Reading, now: datetime) -> tuple[bool, float, tuple[bool, datetime, tuple[tuple[float, ...], str, float]]]:
+    """Which of several sources counts: a slot that lasts before one that ended, then the strictest that lasts, then its standing."""
+    lasts = now < reading.end
+    return (lasts, reading.value * _STRICTNESS.get(reading.signal, 0.0) if lasts else 0.0, _standing(reading, now))
 
 
 def _standing(reading: Reading, now: datetime) -> tuple[bool, datetime, tuple[tuple[float, ...], str, float]]:

@@ -193,3 +193,27 @@ class TestSnapshot:
         ended = reading(1, start=NOON - SLOT)
         running = reading(2, quality=Quality.FORECAST)
         assert snapshot("demo", NOON, [ended, running]).value(SignalKind.SURPLUS) == 2
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("signal", "strict", "mild"),
+    [(SignalKind.ALARM, 1.0, 0.0), (SignalKind.LIMIT, 500.0, 1e12), (SignalKind.LIMIT, 0.0, 500.0)],
+)
+def test_of_several_sources_the_strictest_alarm_and_limit_count(signal: SignalKind, strict: float, mild: float, turned: bool) -> None:
+    """The one that knows of nothing speaks later, more finely and of better quality, and still hides nothing."""
+    one = reading(strict, signal=signal, source="a", quality=Quality.FORECAST, length=4 * SLOT)
+    other = reading(mild, signal=signal, source="b", known_at=NOON + LATER)
+    seen = snapshot("demo", NOON + 2 * LATER, [other, one] if turned else [one, other])
+    assert seen.value(signal) == strict
+
+
+def test_a_source_takes_its_own_alarm_back() -> None:
+    alarm, clear = (reading(v, signal=SignalKind.ALARM, known_at=NOON + n * LATER) for n, v in enumerate((1.0, 0.0)))
+    assert snapshot("demo", NOON + LATER, [alarm, clear]).value(SignalKind.ALARM) == 0.0
+
+
+def test_an_alarm_that_is_over_does_not_outlast_what_another_source_says_now() -> None:
+    over = reading(1.0, signal=SignalKind.ALARM, source="a", start=NOON - SLOT)
+    clear = reading(0.0, signal=SignalKind.ALARM, source="b")
+    assert snapshot("demo", NOON + LATER, [over, clear]).value(SignalKind.ALARM) == 0.0
