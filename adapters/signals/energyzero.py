@@ -74,14 +74,14 @@ class EnergyZero:
         batch = self._day(http, now, today)
         reached = max((reading.end for reading in batch), default=now)
         if reached < datetime.combine(today + timedelta(days=2), time(), tzinfo=tz):
-            batch += self._day_after(http, now, today, reached)
+            batch += self._day_after(http, now, today, reached=reached)
         return refuse_old(batch, now=now, max_age=timedelta(0), source=self.name)
 
     def parse(self, payload: bytes, *, now: datetime) -> Batch:
         """The readings in ``payload``; raises AdapterError."""
         return refuse_old(self._read(payload, now), now=now, max_age=timedelta(0), source=self.name)
 
-    def _day_after(self, http: Http, now: datetime, today: date, reached: datetime) -> Batch:
+    def _day_after(self, http: Http, now: datetime, today: date, *, reached: datetime) -> Batch:
         """What there is from ``reached`` on, nothing before it is published."""
         try:
             batch = self._day(http, now, today + timedelta(days=1))

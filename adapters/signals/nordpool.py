@@ -7,7 +7,7 @@ European time, given in UTC; until the auction is final its prices are prelimina
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,16 +67,22 @@ class NordPool:
         """Today and, once published, tomorrow."""
         today = now.astimezone(named_zone(MARKET_TIME)).date()
         batch = self._day(http, now, today)
-        try:
-            batch += self._day(http, now, today + timedelta(days=1))
-        except AdapterError as error:
-            if error.kind != Fault.NOT_PUBLISHED:
-                raise
+        batch += self._day_after(http, now, today, reached=max((reading.end for reading in batch), default=now))
         return refuse_old(batch, now=now, max_age=timedelta(0), source=self.name)
 
     def parse(self, payload: bytes, *, now: datetime) -> Batch:
         """The readings in ``payload``, one day; raises AdapterError."""
         return refuse_old(self._read(payload, now), now=now, max_age=timedelta(0), source=self.name)
+
+    def _day_after(self, http: Http, now: datetime, today: date, *, reached: datetime) -> Batch:
+        """What there is from ``reached`` on, nothing before it is published."""
+        try:
+            batch = self._day(http, now, today + timedelta(days=1))
+        except AdapterError as error:
+            if error.kind != Fault.NOT_PUBLISHED:
+                raise
+            return Batch()
+        return replace(batch, readings=tuple(reading for reading in batch if reading.start >= reached))
 
     def _day(self, http: Http, now: datetime, day: date) -> Batch:
         options = self.options

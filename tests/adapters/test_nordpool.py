@@ -43,6 +43,11 @@ def test_a_tomorrow_that_is_not_published_costs_nothing_but_itself() -> None:
     assert batch.readings[-1].end == (TODAY + timedelta(days=1)).astimezone(UTC)
 
 
+def test_today_again_in_the_place_of_tomorrow_adds_nothing() -> None:
+    today = nordpool(TODAY, [1.0] * 96)
+    assert len(adapter("nordpool", TABLE).fetch(ByDay(d2026_06_01=today, d2026_06_02=today), NOON)) == 96
+
+
 def test_a_today_that_is_not_published_is_a_failure() -> None:
     with pytest.raises(AdapterError, match="has not published this") as caught:
         adapter("nordpool", TABLE).fetch(ByDay(), NOON)
