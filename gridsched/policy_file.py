@@ -14,7 +14,7 @@ from typing import TypeVar
 from gridsched.core.condition import AllOf, AnyOf, Comparison, Condition, Leaf
 from gridsched.core.errors import InvalidInput, PolicyError
 from gridsched.core.quantity import duration, quantity, unknown_key
-from gridsched.core.rule import AlarmRule, Budget, Draw, Policy, Reward, TopUp
+from gridsched.core.rule import AlarmRule, Budget, Draw, Policy, Reward, SchedulingRule, TopUp
 from gridsched.core.signal import UNIT, SignalKind
 from gridsched.core.units import MICRO, utc
 
@@ -29,6 +29,7 @@ _TOP = (
     "draw",
     "hold_out_share",
     "reward",
+    "schedule",
     "stale_after",
     "timezone",
     "top_up",
@@ -128,6 +129,7 @@ def _policy(reader: _Reader, document: Mapping[str, object], name: str) -> Polic
     budget = _budget(reader, document)
     reward = _reward(reader, document)
     top_up = _top_up(reader, document)
+    schedule = _schedule(reader, document)
     stale = reader.table(document, "stale_after", list(SignalKind))
     limits = {SignalKind(key): reader.value(stale, "stale_after", key, duration) for key in sorted(stale) if key in set(SignalKind)}
     hold_out = reader.value(document, "", "hold_out_share", _share)
@@ -148,6 +150,7 @@ def _policy(reader: _Reader, document: Mapping[str, object], name: str) -> Polic
             budget=budget or Budget(),
             reward=reward or Reward(),
             top_up=top_up or TopUp(),
+            schedule=schedule or SchedulingRule(),
             hold_out_share=hold_out or 0.0,
             valid_from=valid_from,
             valid_until=valid_until,
@@ -257,6 +260,14 @@ def _top_up(reader: _Reader, document: Mapping[str, object]) -> TopUp | None:
     watts = reader.value(table, "top_up", "watts", _watts)
     price = reader.value(table, "top_up", "max_price", lambda written: quantity(written, UNIT[SignalKind.PRICE]))
     return reader.made("", lambda: TopUp(allowed=bool(allowed), watts=watts or 0.0, max_price_eur_mwh=price))
+
+
+def _schedule(reader: _Reader, document: Mapping[str, object]) -> SchedulingRule | None:
+    table = reader.table(document, "schedule", ("min_off", "min_on", "objective", "restart_waste"))
+    objective = reader.value(table, "schedule", "objective", _signal)
+    spans = {key: reader.value(table, "schedule", key, duration) for key in ("min_on", "min_off", "restart_waste")}
+    given = {key: span for key, span in spans.items() if span is not None}
+    return reader.made("", lambda: SchedulingRule(objective=objective or SignalKind.PRICE, **given))
 
 
 def _watts(written: object) -> float:

@@ -105,7 +105,7 @@ def _zone(settings: Settings, zone: str, sources: list[Source]) -> Finding:
     except GridschedError as error:
         return Finding(what=what, found="", problem=str(error))
     given = {signal for source in sources if source.adapter.zone == zone for signal in source.adapter.signals}
-    optional = set() if policy.alarm.required else {SignalKind.ALARM}
+    optional = {SignalKind.LIMIT} if policy.alarm.required else {SignalKind.LIMIT, SignalKind.ALARM}
     lacking = sorted(set(policy.signals) - given - optional)
     if lacking:
         return Finding(

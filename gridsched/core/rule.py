@@ -18,7 +18,7 @@ from gridsched.core.job import is_name
 from gridsched.core.signal import STALE_AFTER, SignalKind
 from gridsched.core.units import utc
 
-__all__ = ["AlarmRule", "Budget", "Draw", "Policy", "Reward", "TopUp", "day_start"]
+__all__ = ["AlarmRule", "Budget", "Draw", "Policy", "Reward", "SchedulingRule", "TopUp", "day_start"]
 
 
 OBEYED = frozenset({SignalKind.ALARM, SignalKind.LIMIT})
@@ -116,6 +116,30 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulingRule:
+    """How the hours of a job with a deadline are chosen: those in which ``objective`` is best, which is its sign's business.
+
+    Once on, such a job stays on for ``min_on``, once off it rests for ``min_off``; ``restart_waste`` is the work that a start loses.
+    """
+
+    objective: SignalKind = SignalKind.PRICE
+    min_on: timedelta = timedelta(0)
+    min_off: timedelta = timedelta(0)
+    restart_waste: timedelta = timedelta(minutes=1)
+
+    def __post_init__(self) -> None:
+        if self.objective in OBEYED:
+            raise PolicyError(f"[schedule] objective {self.objective} is obeyed, not sought; use price, carbon, residual_load or surplus")
+        if min(self.min_on, self.min_off, self.restart_waste) < timedelta(0):
+            raise PolicyError("[schedule] min_on, min_off and restart_waste are 0 or longer")
+
+    @property
+    def sign(self) -> float:
+        """By which the objective becomes a cost: -1 where more of it is better."""
+        return -1.0 if self.objective in (SignalKind.SURPLUS, SignalKind.CURTAILMENT, SignalKind.RENEWABLE_SHARE) else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The operator's rule for one zone. ``digest`` is the sha256 of its content: equal digests decide equally.
 
@@ -130,6 +154,7 @@ class Policy:
     budget: Budget = field(default_factory=Budget)
     reward: Reward = field(default_factory=Reward)
     top_up: TopUp = field(default_factory=TopUp)
+    schedule: SchedulingRule = field(default_factory=SchedulingRule)
     hold_out_share: float = 0.0
     valid_from: datetime | None = None
     valid_until: datetime | None = None
@@ -180,6 +205,20 @@ class Policy:
     def stale_limits(self) -> Mapping[SignalKind, timedelta]:
         """How long each signal stays fresh after its slot has ended."""
         return {**STALE_AFTER, **dict(self.stale_after)}
+
+    @property
+    def ceiling(self) -> float | None:
+        """Above which cost (`SchedulingRule.sign` x objective) nothing may be drawn at all; None where there is no such limit.
+
+        It follows from the conditions on the objective and, where the objective is the price, from the top-up's highest price.
+        """
+        rule = self.schedule
+        if self.top_up.allowed and (self.top_up.max_price_eur_mwh is None or rule.objective is not SignalKind.PRICE):
+            return None
+        starts = [rule.sign * leaf.start for leaf in leaves(self.when) if leaf.signal is rule.objective]
+        if self.top_up.allowed and self.top_up.max_price_eur_mwh is not None:
+            starts.append(self.top_up.max_price_eur_mwh)
+        return max(starts, default=None)
 
     @property
     def signals(self) -> tuple[SignalKind, ...]:

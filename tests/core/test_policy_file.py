@@ -172,7 +172,7 @@ def test_a_policy_is_named_by_its_file(tmp_path: Path) -> None:
 
 
 def test_the_shipped_policies_rule_one_zone_each() -> None:
-    assert len(load_policies(shipped("policies").glob("*.toml"))) == 4
+    assert len(load_policies(shipped("policies").glob("*.toml"))) == 5
 
 
 def test_the_readme_shows_a_policy_that_loads_and_names_every_reason() -> None:

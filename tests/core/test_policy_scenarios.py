@@ -45,6 +45,15 @@ SCENARIOS = {
         02:00     10      2000  price
         02:15   4000         0  no_surplus
     """,
+    "cheapest-hours": """
+        time   price    target  reason
+        00:00     40         0  no_surplus
+        00:15      0         0  no_surplus          # nothing is not below nothing
+        00:30     -1      2000  price
+        00:45   -500      2000  price
+        01:00      1         0  no_surplus
+        01:15      -         0  stale_signal
+    """,
     "low-carbon": """
         time   carbon  renewable_share    target  reason
         00:00     200                -         0  unknown_signal       # the share could say yes: say what is missing
