@@ -1,5 +1,6 @@
 """More answers in European providers' shapes, made by hand: the figures are invented."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -44,3 +45,64 @@ def time_series(
     return f"""<TimeSeries>{head}<curveType>{curve}</curveType>{fuel}<Period><timeInterval><start>{first:%Y-%m-%dT%H:%MZ}</start>
 <end>{last:%Y-%m-%dT%H:%MZ}</end></timeInterval><resolution>{resolution}</resolution>{body}</Period></TimeSeries>
 """
+
+
+def offered(start: datetime, *rows: Sequence[str], regions: Sequence[str] = ("H1", "T1"), unit: str = "MW") -> bytes:
+    """AusgewieseneABSM: a quarter-hour per row, values as the service writes them."""
+    lines = [f"Datum;Zeitzone;von;bis;Datenkategorie;Einheit;{';'.join(regions)}"]
+    for number, values in enumerate(rows):
+        at = start.astimezone(UTC) + number * timedelta(minutes=15)
+        until = at + timedelta(minutes=15)
+        lines.append(f"{at:%d.%m.%Y};UTC;{at:%H:%M};{until:%H:%M};ausgewiesene Abregelungsstrommenge;{unit};{';'.join(values)}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def spot(start: datetime, *prices: str, unit: str = "ct/kWh", form: str = "%d.%m.%Y") -> bytes:
+    """Spotmarktpreise: an hour per row, values as the service writes them."""
+    lines = [f"Datum;von;Zeitzone von;bis;Zeitzone bis;Spotmarktpreis in {unit}"]
+    for number, price in enumerate(prices):
+        at = start.astimezone(UTC) + number * timedelta(hours=1)
+        lines.append(f"{at.strftime(form)};{at:%H:%M};UTC;{at + timedelta(hours=1):%H:%M};UTC;{price}")
+    return "\n".join([*lines, ""]).encode()
+
+
+MEASURE = (
+    *("BEGINN_DATUM", "BEGINN_UHRZEIT", "ZEITZONE_VON", "ENDE_DATUM", "ENDE_UHRZEIT", "ZEITZONE_BIS", "GRUND_DER_MASSNAHME", "RICHTUNG"),
+    *("MITTLERE_LEISTUNG_MW", "MAXIMALE_LEISTUNG_MW", "GESAMTE_ARBEIT_MWH", "ANWEISENDER_UENB", "ANFORDERNDER_UENB", "BETROFFENE_ANLAGE"),
+    "PRIMAERENERGIEART",
+)
+
+
+def redispatch(
+    *measures: tuple[datetime, datetime, str], fuel: str = "Erneuerbar", direction: str = "reduzieren", by: str = "50Hertz"
+) -> bytes:
+    """Measures from, until and with a mean power in MW."""
+    lines = [";".join(MEASURE)]
+    for start, end, power in measures:
+        since, until = (f"{at.astimezone(UTC):%d.%m.%Y;%H:%M};UTC" for at in (start, end))
+        lines.append(f"{since};{until};Invented;Wirkleistungseinspeisung {direction};{power};99;99;{by};{by};Park A;{fuel}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def flags(start: datetime, *ups: str, minutes: int = 15, column: str = "Negativ") -> bytes:
+    """NegativePreise: a flag per row."""
+    stamps = [start.astimezone(UTC) + number * timedelta(minutes=minutes) for number in range(len(ups))]
+    rows = [f"{at:%Y-%m-%d %H:%M};{up}" for at, up in zip(stamps, ups, strict=True)]
+    return "\n".join([f"Datum;{column}", *rows, ""]).encode()
+
+
+def states(*runs: tuple[str, str, object]) -> bytes:
+    """StromGedacht's states, from and until as written."""
+    return json.dumps({"states": [{"from": start, "to": end, "state": state} for start, end, state in runs]}).encode()
+
+
+def green_forecast(start: datetime, residual: Sequence[object], threshold: Sequence[object]) -> bytes:
+    """StromGedacht's forecast in MW, quarter-hours from ``start`` on."""
+
+    def listed(values: Sequence[object]) -> list[dict[str, object]]:
+        first = start.astimezone(UTC)
+        return [{"dateTime": f"{first + n * timedelta(minutes=15):%Y-%m-%dT%H:%M:%SZ}", "value": value} for n, value in enumerate(values)]
+
+    return json.dumps(
+        {"load": [], "renewableEnergy": [], "residualLoad": listed(residual), "superGreenThreshold": listed(threshold)}
+    ).encode()

@@ -33,7 +33,7 @@ from tests.adapters.payloads import (
     uk_carbon,
     watttime,
 )
-from tests.adapters.payloads_europe import entsoe, time_series
+from tests.adapters.payloads_europe import entsoe, flags, green_forecast, offered, redispatch, spot, states, time_series
 
 TODAY = datetime(2026, 6, 1, tzinfo=BERLIN)
 NOW = datetime(2026, 6, 1, 10, 5, tzinfo=UTC)
@@ -57,6 +57,12 @@ def _json(days: int = 0) -> bytes:
 
 
 ROWS = {"signal": "price", "resolution": "1h", "time": "start", "value": "price", "unit": "EUR/MWh"}
+TSO = {"zone": "de", "client_id": "me", "client_secret": "S"}
+TSO_LOGIN = {"/connect/token": b'{"access_token": "T", "expires_in": 3600}'}
+RUNS = (
+    ("2026-06-01T12:05:00.9894703+02:00", "2026-06-01T20:00:00+02:00", 4),
+    ("2026-06-01T20:00:00+02:00", "2026-06-02T12:05:00+02:00", -1),
+)
 BALANCE = ("load", "B16", "B18", "B19")
 CASES = [
     Case(file="energy_charts", table={"zone": "de"}, payload=energy_charts(TODAY, {"day_ahead_price": [-5.0, 0.0, None, *[80.0] * 93]})),
@@ -139,6 +145,26 @@ CASES = [
         payload=nordpool(TODAY, [float(i - 4) for i in range(96)], state="Preliminary"),
     ),
     Case(file="energyzero", table={"zone": "de"}, payload=energyzero(TODAY, [f"{0.01 * i - 0.04:.6f}" for i in range(96)])),
+    Case(file="netztransparenz", table=TSO, payload=offered(TODAY, *[["139,160", "0,000"]] * 96), also=TSO_LOGIN),
+    Case(
+        file="netztransparenz",
+        table={**TSO, "series": "redispatch"},
+        payload=redispatch((TODAY, TODAY + timedelta(hours=3), "41"), (TODAY, TODAY + timedelta(hours=8), "12")),
+        also=TSO_LOGIN,
+    ),
+    Case(file="netztransparenz", table={**TSO, "series": "price"}, payload=spot(TODAY, "-0,500", *["5,087"] * 23), also=TSO_LOGIN),
+    Case(
+        file="netztransparenz",
+        table={**TSO, "series": "negative_price", "surplus_when_negative": 3},
+        payload=flags(TODAY, "Ja", *["Nein"] * 40),
+        also=TSO_LOGIN,
+    ),
+    Case(file="stromgedacht", table={"zone": "de", "zip": "70173"}, payload=states(*RUNS)),
+    Case(
+        file="stromgedacht",
+        table={"zone": "de", "zip": "70173", "series": "forecast"},
+        payload=green_forecast(NOW.replace(minute=0), [-200.0] * 96, [500.0] * 96),
+    ),
     Case(file="http_json", table={"zone": "de", "url": "https://x.example/{start}", **ROWS}, payload=_json()),
     Case(file="file", table={"zone": "de", "path": "prices.json", **ROWS}, payload=_json(), over_http=False),
     Case(
