@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from gridsched import calendars
 from gridsched.calendars import calendar_of, country_of
 
 
@@ -33,4 +34,8 @@ def test_where_no_country_is_known_there_are_weekends_only() -> None:
     plain = calendar_of("UTC", [2026])
     assert [plain.kind(date(2026, 5, day)) for day in (1, 2, 3, 4)] == [0, 1, 2, 0]
     assert not plain.holidays
-    assert not calendar_of("Antarctica/Troll", [2026]).holidays
+
+
+def test_a_country_without_known_holidays_has_weekends_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calendars, "country_of", lambda timezone: "XX")
+    assert not calendar_of("Europe/Berlin", [2026]).holidays
