@@ -106,6 +106,13 @@ def test_forecasts_of_different_units_and_lengths_meet_at_the_finer() -> None:
     assert of(batch, SignalKind.RESIDUAL_LOAD) == pytest.approx([50e6, 40e6, 30e6, 20e6])
 
 
+def test_a_forecast_that_ends_before_now_is_stale_at_once() -> None:
+    payload = ahead(load=[50.0] * 96, solar=[1.0] * 96, wind=[1.0] * 96)
+    assert len(forecast(payload, now=TODAY + timedelta(hours=23, minutes=59))) == 192
+    with pytest.raises(AdapterError, match="still serves old data"):
+        forecast(payload, now=TODAY + timedelta(hours=24))
+
+
 def test_no_load_has_no_share_of_it() -> None:
     batch = forecast(ahead(load=[0.0], solar=[1.0], wind=[1.0]))
     assert [r.signal for r in batch] == [SignalKind.RESIDUAL_LOAD]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gridsched import AdapterError, Batch, ConfigError, Quality, Response, SignalKind
+from gridsched.session import Limits, Session
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import RECORDED, adapter, recorded
 from tests.adapters.payloads import BERLIN
@@ -168,7 +169,8 @@ def test_a_period_that_lasts_for_centuries_fills_no_memory() -> None:
 def test_of_hours_and_quarter_hours_of_one_day_the_finer_win_and_the_hours_keep_the_rest() -> None:
     hours = time_series("price", TODAY, [float(hour) for hour in range(24)], resolution="PT60M")
     quarters = time_series("price", TODAY, {1: 100.0}, slots=90)
-    batch = prices(entsoe(quarters, hours))
+    batch = prices(entsoe(hours, quarters))
+    assert batch.readings == prices(entsoe(quarters, hours)).readings
     assert values(batch) == [100.0] * 90 + [22.0] * 2 + [23.0]
     assert all(a.end == b.start for a, b in pairwise(batch.readings))
     assert batch.readings[-1].end - batch.readings[-1].start == timedelta(hours=1)
@@ -303,6 +305,25 @@ def test_what_is_wrong_with_a_document_is_named(change: tuple[str, str], kind: s
     with pytest.raises(AdapterError) as caught:
         prices(entsoe(time_series("price", TODAY, [1.0] * 96)).decode().replace(*change).encode())
     assert caught.value.kind == kind
+
+
+def test_what_was_measured_is_not_taken_for_a_forecast() -> None:
+    measured = entsoe(time_series("load", TODAY, [1]), document="A65", process="A16")
+    with pytest.raises(AdapterError, match=r"answered with document and process \('A65', 'A16'\), not with forecast"):
+        forecast(measured, wind_and_sun(B16=[1]), now=TODAY)
+
+
+def test_a_byte_order_mark_and_white_space_before_the_document_are_nothing() -> None:
+    assert len(prices("\ufeff\n ".encode() + entsoe(time_series("price", TODAY, [1.0] * 96)))) == 96
+
+
+def test_the_key_in_the_query_stays_out_of_errors() -> None:
+    session = Session(monotonic=lambda: 0.0, sleep=lambda _: None, now=lambda: NOON, limits=Limits(attempts=1))
+    with pytest.raises(AdapterError, match="cannot be reached") as caught:
+        adapter("entsoe", {"zone": "de", "token": "K3Y", "url": "http://127.0.0.1:1/api"}).fetch(session, NOON)
+    session.close()
+    assert "K3Y" not in str(caught.value)
+    assert "securityToken" in str(caught.value)
 
 
 def test_yesterdays_prices_are_stale_although_the_document_was_made_just_now() -> None:

@@ -198,7 +198,9 @@ def test_other_fuels_and_the_other_direction_are_no_curtailment(other: dict[str,
 
 def test_a_quarter_hour_that_no_measure_touches_is_unknown_and_so_is_one_with_an_unknown_power() -> None:
     payload = redispatch((*hour(0, 0.25), "41"), (*hour(1, 1.25), "41"), (*hour(1, 1.25), "N.A."), (*hour(2, 2.25), "9"))
-    assert [r.start - TODAY for r in parse(payload, series="redispatch")] == [timedelta(0), timedelta(hours=2)]
+    batch = parse(payload, series="redispatch")
+    assert [r.start - TODAY for r in batch] == [timedelta(0), timedelta(hours=2)]
+    assert batch.dropped == ()
 
 
 def test_one_operators_measures_can_be_taken_alone() -> None:

@@ -91,7 +91,7 @@ def test_a_run_across_the_repeated_hour_has_no_gap() -> None:
         ("2026-06-01T12:00:00+02:00", LATER, "red"),
         ("2026-06-01T12:00:00", LATER, 1),
         ("2026-06-01T12:00:00+02:00", "2026-06-01T11:00:00+02:00", 1),
-        ("2026-06-01T12:00:00+02:00", "2999-06-01T11:00:00+02:00", 1),
+        ("2026-06-01T12:00:00+02:00", "2026-07-01T11:00:00+02:00", 1),
     ],
 )
 def test_a_bad_run_costs_only_itself(bad: tuple[str, str, object]) -> None:
@@ -101,11 +101,18 @@ def test_a_bad_run_costs_only_itself(bad: tuple[str, str, object]) -> None:
 
 
 def test_surplus_is_how_far_the_residual_load_lies_below_the_threshold() -> None:
-    batch = parse(green_forecast(NOW, [-200, 300, None, 10, "x"], [500, 100, 100, None, 5]), series="forecast")
+    batch = parse(green_forecast(NOW, [-200, 300, None, 10, "x"], [500, 100, "y", None, 5]), series="forecast")
     assert [r.value for r in batch if r.signal is SignalKind.SURPLUS] == [700e6, -200e6]
     assert [r.value for r in batch if r.signal is SignalKind.RESIDUAL_LOAD] == [-200e6, 300e6, 10e6]
     assert {r.quality for r in batch} == {Quality.FORECAST}
-    assert [d.row for d in batch.dropped] == ["residualLoad[4]"]
+    assert [d.row for d in batch.dropped] == ["residualLoad[4]", "superGreenThreshold[2]"]
+
+
+def test_states_of_the_past_are_stale() -> None:
+    payload = states(("2026-06-01T08:00:00+02:00", "2026-06-01T12:00:00+02:00", 1))
+    with pytest.raises(AdapterError, match="still serves old data") as caught:
+        parse(payload)
+    assert caught.value.kind == "stale"
 
 
 @pytest.mark.parametrize("body", [{"detail": "Die PLZ 10115 liegt nicht in Baden-Württemberg"}, {"title": "Die PLZ 10115 ist unbekannt"}])
