@@ -9,6 +9,8 @@ from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, factor
 from gridsched.core.rows import Batch, Dropped, Layout, Row, Stamp, StampFormat, moment, named_zone, number, read_rows
 from gridsched.core.signal import UNIT, Quality, Reading, SignalKind
+from gridsched.openadr import EventSpan, event_spans
+from gridsched.vtn import OpenAdrVersion, Vtn
 
 __all__ = [
     "UNIT",
@@ -18,10 +20,12 @@ __all__ = [
     "Broker",
     "ConfigError",
     "Dropped",
+    "EventSpan",
     "Fault",
     "Http",
     "InvalidInput",
     "Layout",
+    "OpenAdrVersion",
     "Publication",
     "Quality",
     "Reading",
@@ -30,8 +34,10 @@ __all__ = [
     "SignalKind",
     "Stamp",
     "StampFormat",
+    "Vtn",
     "body_of",
     "duration",
+    "event_spans",
     "factor",
     "moment",
     "named_zone",

@@ -148,3 +148,19 @@ def energyzero(start: datetime, values: Sequence[str | None], *, step: int = 15)
     bounds = _bounds(start, len(values), step)
     base = [{"start": bounds[i], "end": bounds[i + 1], "price": {"value": value}} for i, value in enumerate(values)]
     return json.dumps({"interval": 2, "range": {"start": bounds[0], "end": bounds[-1]}, "base": base}).encode()
+
+
+def openadr(start: datetime, payloads: Mapping[str, Sequence[object]], /, *, hours: float = 2.0, **changes: Any) -> bytes:
+    """A VTN's list of one event, in one interval from ``start`` on."""
+    units = {"PRICE": "KWH", "IMPORT_CAPACITY_LIMIT": "KW", "IMPORT_CAPACITY_AVAILABLE": "KW"}
+    event: dict[str, Any] = {
+        "id": "e1",
+        "createdDateTime": "2026-05-30T08:00:00.000Z",
+        "objectType": "EVENT",
+        "programID": "44",
+        "eventName": "invented",
+        "intervalPeriod": {"start": f"{start.astimezone(UTC_ZONE):%Y-%m-%dT%H:%M:%S}.000Z", "duration": f"PT{hours * 60:g}M"},
+        "payloadDescriptors": [{"payloadType": kind, "units": unit, "currency": "EUR"} for kind, unit in units.items()],
+        "intervals": [{"id": 0, "payloads": [{"type": kind, "values": list(values)} for kind, values in payloads.items()]}],
+    }
+    return json.dumps([event | changes]).encode()

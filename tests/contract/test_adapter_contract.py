@@ -28,6 +28,7 @@ from tests.adapters.payloads import (
     energyzero,
     nordpool,
     octopus,
+    openadr,
     tibber,
     tibber_home,
     uk_carbon,
@@ -42,12 +43,16 @@ POLITE = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A configured adapter and a good answer to it at NOW; ``also`` answers what it asks besides, as a login, by a part of the URL."""
+    """A configured adapter and a good answer to it at NOW; ``also`` answers what it asks besides, as a login, by a part of the URL.
+
+    ``ages`` is false where an old answer is as good as a new one: a list of events that are over says that there is none now.
+    """
 
     file: str
     table: Mapping[str, object]
     payload: bytes
     over_http: bool = True
+    ages: bool = True
     also: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -167,6 +172,14 @@ CASES = [
     ),
     Case(file="http_json", table={"zone": "de", "url": "https://x.example/{start}", **ROWS}, payload=_json()),
     Case(file="file", table={"zone": "de", "path": "prices.json", **ROWS}, payload=_json(), over_http=False),
+    Case(
+        file="openadr",
+        table={"zone": "de", "url": "https://vtn.example/openadr3/3.1.1"},
+        payload=openadr(
+            NOW, {"PRICE": [0.17, -0.02], "GHG": [250.0], "IMPORT_CAPACITY_LIMIT": [10], "IMPORT_CAPACITY_AVAILABLE": [4.5], "SIMPLE": [2]}
+        ),
+        ages=False,
+    ),
     Case(
         file="mqtt",
         table={
@@ -340,7 +353,7 @@ def test_a_body_cut_short_is_truncated(case: Case) -> None:
     assert caught.value.kind == "truncated"
 
 
-@each_http_case
+@pytest.mark.parametrize("case", [c for c in CASES if c.over_http and c.ages], ids=lambda c: f"{c.file}-{c.table.get('series', '')}")
 def test_yesterdays_answer_is_stale(case: Case) -> None:
     with pytest.raises(AdapterError) as caught:
         made(case).fetch(FakeHttp(case.payload, also=case.also), NOW + timedelta(days=1, hours=4))
