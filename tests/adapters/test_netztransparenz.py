@@ -317,7 +317,7 @@ def test_recorded_flags_without_a_value_are_unknown() -> None:
     assert caught.value.kind == "not_published"
 
 
-RECORDINGS = sorted(path.name for path in RECORDED.joinpath("api", "netztransparenz").iterdir()) if RECORDED.is_dir() else []
+RECORDINGS = sorted(path.name for path in RECORDED.joinpath("api", "netztransparenz").glob("*.*"))
 
 
 @pytest.mark.parametrize("name", RECORDINGS or ["traffic_light.json"])
