@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gridsched.adapter import Fault
@@ -44,6 +45,8 @@ class Broker:
     ca: str = ""
 
     def __post_init__(self) -> None:
+        if find_spec("paho") is None:
+            raise ConfigError("MQTT needs paho-mqtt, which is not installed: pip install 'gridsched[mqtt]'")
         if not self.host or "/" in self.host:
             raise InvalidInput(f"host {self.host!r} is not a broker's name or address; write it like 'broker.local', without mqtt://")
         if not 0 < self.port < 65536:
@@ -95,11 +98,8 @@ class Broker:
     def _client(self, topic: str, take: Callable[[Message], None], refused: Callable[[str], None]) -> "Client":
         if not topic or "+" in topic or "#" in topic:
             raise InvalidInput(f"topic {topic!r} must name one topic, without + and #")
-        try:
-            from paho.mqtt.client import Client
-            from paho.mqtt.enums import CallbackAPIVersion
-        except ImportError as error:
-            raise ConfigError("MQTT needs paho-mqtt, which is not installed: pip install 'gridsched[mqtt]'") from error
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
 
         def connected(client: "Client", _data: object, _flags: object, reason: Any, _properties: object) -> None:
             if reason.is_failure:

@@ -6,7 +6,7 @@ between is only counted.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,20 +21,24 @@ from gridsched.core.settings import AdapterTable, Settings
 from gridsched.flow import ingest
 from gridsched.plugins import load_adapter
 from gridsched.ports import Reply, Tx, Writer
-from gridsched.session import Limits, Session
+from gridsched.session import Limits, Session, masked
 
-__all__ = ["Source", "open_session", "open_sources"]
+__all__ = ["Source", "open_session", "open_sources", "secrets_of"]
 
 _log = logging.getLogger(__name__)
+
+_SECRET_WORDS = ("auth", "key", "password", "secret", "token")
+_SHORTEST_SECRET = 4  # what is shorter guards nothing, and masking it would hide every other word
 
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """One configured adapter. ``broken`` is the kind of the failure that lasts, or empty."""
+    """One configured adapter. ``broken`` is the kind of the failure that lasts, or empty; ``secrets`` are masked in what it says."""
 
     name: str
     adapter: Adapter
     every: timedelta
+    secrets: Sequence[str] = ()
     broken: str = field(default="", init=False)
     _asked: datetime | None = field(default=None, init=False)
     _newest: datetime | None = field(default=None, init=False)
@@ -83,6 +87,7 @@ class Source:
         if self.broken == kind:
             return
         self.broken = kind
+        detail = masked(detail, self.secrets)
         _log.warning("%s fails: %s", self.name, detail, extra={"action": "source_degraded", "source": self.name, "kind": kind})
         _try(writer, partial(ingest.degraded, source=self.name, kind=kind, detail=detail))
 
@@ -108,7 +113,8 @@ def open_sources(tables: Sequence[AdapterTable], *, site: Path) -> list[Source]:
         try:
             adapter: Adapter = load_adapter(table.use, site / "adapters")(options, site=site)
             name = f"{Path(table.use).stem}.{adapter.zone}.{number}"
-            sources.append(Source(name=name, adapter=adapter, every=adapter.every if every is None else duration(every)))
+            pace = adapter.every if every is None else duration(every)
+            sources.append(Source(name=name, adapter=adapter, every=pace, secrets=secrets_of(table)))
         except GridschedError as error:
             problems.append(f"[[adapter]] {number} ({table.use}): {error}")
     if problems:
@@ -120,11 +126,23 @@ def open_session(settings: Settings, *, sleep: Callable[[float], object], now: C
     """The adapters' one way out, within the site's limits and with the keys in its adapters' options kept out of errors."""
     polite = settings.http
     limits = Limits(per_minute=polite.per_minute, burst=polite.burst, hosts=polite.hosts)
-    return Session(monotonic=time.monotonic, sleep=sleep, now=now, limits=limits, secrets=_secrets(settings.adapters))
+    secrets = [secret for table in settings.adapters for secret in secrets_of(table)]
+    return Session(monotonic=time.monotonic, sleep=sleep, now=now, limits=limits, secrets=secrets)
 
 
-def _secrets(tables: Iterable[AdapterTable]) -> list[str]:
-    """Values of adapter options that must never reach a log, told by their names."""
-    words = ("key", "token", "password", "secret")
-    options = [item for table in tables for item in table.options.items()]
-    return [str(value) for name, value in options if any(word in name.lower() for word in words)]
+def secrets_of(table: AdapterTable) -> list[str]:
+    """Values of an adapter's options, however deep, that must never reach a log or a screen: told by their names."""
+    return list(_secrets(table.options, ""))
+
+
+def _secrets(value: object, name: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _secrets(inner, str(key).lower())
+    elif isinstance(value, str) and len(value) >= _SHORTEST_SECRET and _is_secret(name):
+        yield value
+        yield from value.split()[1:]  # "Bearer abc": the scheme is no secret, and the rest is one by itself
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name for word in _SECRET_WORDS) and not name.endswith("_url")

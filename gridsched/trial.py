@@ -1,7 +1,7 @@
 """One adapter asked once, by hand: what it gave, what a policy would see of it, or why it gave nothing and what to do about that."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from gridsched.adapter import Adapter, Fault, Http
 from gridsched.core.errors import AdapterError
 from gridsched.core.rows import Batch
 from gridsched.core.signal import UNIT, Reading, SignalKind, SignalState, plausible, snapshot
+from gridsched.session import masked
 
 __all__ = ["Seen", "Trial", "as_json", "attempt"]
 
@@ -70,8 +71,10 @@ class Trial:
         return Seen(kind=kind, readings=readings, implausible=tuple(why for r in readings if (why := plausible(r))), state=state)
 
 
-def attempt(adapter: Adapter, http: Http, now: datetime, *, monotonic: Callable[[], float] = time.monotonic) -> Trial:
-    """Ask once; never raises for what the provider or the adapter's own code does."""
+def attempt(
+    adapter: Adapter, http: Http, now: datetime, *, secrets: Iterable[str] = (), monotonic: Callable[[], float] = time.monotonic
+) -> Trial:
+    """Ask once; never raises for what the provider or the adapter's own code does. ``secrets`` are masked in what went wrong."""
     began = monotonic()
     batch, kind, problem = Batch(), "", ""
     try:
@@ -89,7 +92,7 @@ def attempt(adapter: Adapter, http: Http, now: datetime, *, monotonic: Callable[
         took_s=took_s,
         batch=batch,
         kind=kind,
-        problem=problem,
+        problem=masked(problem, secrets),
     )
 
 

@@ -19,7 +19,7 @@ from gridsched.core.errors import ConfigError, InvalidInput, NotFound
 from gridsched.core.settings import AdapterTable, Settings
 from gridsched.core.signal import UNIT, Reading
 from gridsched.core.units import utc
-from gridsched.sources import open_session
+from gridsched.sources import open_session, secrets_of
 from gridsched.trial import Seen, Trial, as_json, attempt
 
 __all__ = ["app"]
@@ -153,7 +153,7 @@ def _ask(chosen: _Chosen, settings: Settings | None, now: datetime) -> Trial:
     masked = Settings(folder=limits.folder, http=limits.http, adapters=(*limits.adapters, chosen.table))
     session = open_session(masked, sleep=clock.sleep, now=clock.now)
     try:
-        return attempt(chosen.open(), session, now)
+        return attempt(chosen.open(), session, now, secrets=secrets_of(chosen.table))
     finally:
         session.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,3 +217,9 @@ def test_a_certificate_that_is_not_there_is_named() -> None:
 def test_a_broker_follows_one_topic() -> None:
     with pytest.raises(InvalidInput, match="one topic"):
         next(Broker(host="localhost").messages("a/#", patience_s=1.0))
+
+
+def test_without_its_client_the_adapter_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paho", None)
+    with pytest.raises(ConfigError, match=r"pip install 'gridsched\[mqtt\]'"):
+        adapter("mqtt", TABLE)

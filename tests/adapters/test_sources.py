@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gridsched import AdapterError, Batch, InvalidInput, Publication, Quality, Reading, SignalKind
+from gridsched.core.settings import AdapterTable
 from gridsched.daemon import Daemon
-from gridsched.sources import Source
+from gridsched.sources import Source, secrets_of
 from gridsched.testing import ManualClock
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import adapter
@@ -166,3 +167,26 @@ def test_a_window_that_cannot_be_is_refused(wrong: dict[str, Any], said: str) ->
 def test_the_shipped_price_adapters_say_when_tomorrow_comes_out(made: tuple[str, dict[str, object]], opens: time | None) -> None:
     window = adapter(*made).publishes
     assert (window.opens if window else None) == opens
+
+
+def test_what_looks_like_a_key_is_masked_wherever_it_stands_in_the_options() -> None:
+    options = {
+        "token": "tok-1234",
+        "client_secret": "sec-1234",
+        "headers": {"X-Api-Key": "key-1234", "Authorization": "Bearer abc-1234", "Accept": "text/plain"},
+        "token_url": "https://vtn.example/login",
+        "password": "1",
+        "url": "https://meter.example",
+    }
+    secrets = secrets_of(AdapterTable(use="x.py", options=options))
+    assert secrets == ["tok-1234", "sec-1234", "key-1234", "Bearer abc-1234", "abc-1234"]
+
+
+def test_an_adapter_s_own_complaint_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(now: datetime) -> bool:
+        raise KeyError("https://x.example?k=tok-1234")
+
+    source = Source(name="played", adapter=Provider(out=time(13), fails=fails), every=timedelta(hours=1), secrets=["tok-1234"])
+    source.poll(FakeHttp(), Pen(), datetime(2026, 6, 1, tzinfo=UTC))  # type: ignore[arg-type]
+    assert "https://x.example?k=***" in caplog.text
+    assert "tok-1234" not in caplog.text
