@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from gridsched import __version__
 from gridsched.core.facts import (
     AgentReplaced,
+    DeadlineAtRisk,
     EnergyMetered,
     EpochFinished,
     Fact,
@@ -34,6 +35,7 @@ from gridsched.core.facts import (
     NodeOptedIn,
     NodeOptedOut,
     NodePresent,
+    PlanningFailed,
     PolicyDecided,
     PolicyLoaded,
     ReadingsDropped,
@@ -46,6 +48,7 @@ from gridsched.core.facts import (
     UnitAccepted,
     UpdateRejected,
     VersionEvaluated,
+    WishesChanged,
     ZoneObserved,
     ZonePaused,
     ZoneResumed,
@@ -102,6 +105,9 @@ METER_REFUSED = _Spec("gridsched_meter_refused_total", "Meter readings not belie
 REWARDS = _Spec("gridsched_rewards_micro_total", "Rewards posted, in millionths of the currency", ("zone",))
 
 SUBMITTED = _Spec("gridsched_jobs_submitted_total", "Jobs taken in")
+WISHES = _Spec("gridsched_wishes_changed_total", "Times an owner changed a job's deadline, priority or top-up")
+AT_RISK = _Spec("gridsched_deadlines_at_risk_total", "Times a job's deadline could no longer be expected to be met", ("zone",))
+UNPLANNED = _Spec("gridsched_planning_failures_total", "Times a job's hours could not be chosen", ("zone",))
 ENDED = _Spec("gridsched_jobs_ended_total", "Jobs ended", ("state",))
 UNITS = _Spec("gridsched_units_accepted_total", "Work units accepted", ("job_id", "kind"))
 REJECTED = _Spec("gridsched_updates_rejected_total", "Updates refused", ("reason",))
@@ -222,6 +228,12 @@ class Metrics:
                 self._add(METER_REFUSED, 1, fact.reason)
             case JobSubmitted():
                 self._add(SUBMITTED, 1)
+            case WishesChanged():
+                self._add(WISHES, 1)
+            case DeadlineAtRisk():
+                self._add(AT_RISK, 1, fact.zone)
+            case PlanningFailed():
+                self._add(UNPLANNED, 1, fact.zone)
             case JobEnded():
                 self._add(ENDED, 1, fact.state)
 

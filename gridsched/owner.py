@@ -29,6 +29,7 @@ from gridsched.train.version import initial_version, owner_tensors, read_version
 __all__ = ["Submission", "add_dataset", "fetch", "prepare", "read_table", "submit"]
 
 _SHARD_SAMPLES = 4096
+_LATER_WISHES = ("top_up", "top_up_below_eur_mwh")
 Put = Callable[[bytes], str]
 
 
@@ -40,10 +41,19 @@ class Submission:
     blobs: Mapping[str, bytes]
 
 
-def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Mapping[str, object] | None = None) -> Submission:
-    """Run the job file, trace its model, cut its dataset. ``changes`` override settings of its method.
+def prepare(
+    path: Path,
+    *,
+    zone: str,
+    name: str = "",
+    seed: int = 0,
+    changes: Mapping[str, object] | None = None,
+    wishes: Mapping[str, Any] | None = None,
+) -> Submission:
+    """Run the job file, trace its model, cut its dataset. ``changes`` override settings of its method; ``wishes`` are those of `JobSpec`.
 
-    The job's id follows from all that decides its bits, so submitting the same thing again is the same job. Needs torch.
+    The job's id follows from all that decides its bits, so submitting the same thing again is the same job; with other
+    wishes, that job gets those. Needs torch.
     """
     job = load_jobfile(path)
     method = replace(job.method, **_given(changes or {}))
@@ -71,6 +81,7 @@ def prepare(path: Path, *, zone: str, name: str = "", seed: int = 0, changes: Ma
         method=method,
         zone=zone,
         memory_bytes=4 * model_bytes,  # parameters, gradients, optimizer state, base version
+        **(wishes or {}),
     )
     return Submission(spec=replace(spec, job_id=_id_of(spec)), blobs=blobs)
 
@@ -94,8 +105,12 @@ def _store_dataset(fields: Mapping[str, Array], name: str, attribution: str, put
 
 
 def _id_of(spec: JobSpec) -> str:
-    content = hashlib.sha256(msgspec.json.encode(spec, order="deterministic")).hexdigest()
-    return f"{spec.name[:50]}-{content[:6]}"
+    """From what decides the bits alone; the wishes that came after the first release are left out, so that ids stay what they were."""
+    content = msgspec.to_builtins(spec.without_wishes)
+    for name in _LATER_WISHES:
+        del content[name]
+    digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    return f"{spec.name[:50]}-{digest[:6]}"
 
 
 def submit(operator: Operator, submission: Submission, *, progress: Callable[[int], None] | None = None) -> JobSpec:

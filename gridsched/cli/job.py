@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, out
-from gridsched.core.units import MICRO, kwh
+from gridsched.core.errors import InvalidInput
+from gridsched.core.quantity import quantity
+from gridsched.core.units import MICRO, kwh, utc
 from gridsched.remote import Operator
 
 __all__ = ["app", "datasets"]
@@ -56,23 +59,44 @@ def submit(
     zone: Annotated[str, typer.Option(help="Default: the daemon's only zone.")] = "",
     seed: Annotated[int, typer.Option(help="Order of samples and every random draw follow from it.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Instead of what the job file says.")] = None,
+    deadline: Annotated[
+        str, typer.Option(help="When it should be done, such as 2026-06-08T06:00+02:00; without one it takes surplus only.")
+    ] = "",
+    top_up: Annotated[bool, typer.Option(help="For the deadline, draw outside surplus where the operator allows it.")] = True,
+    top_up_below: Annotated[str, typer.Option(help='Outside surplus only up to this price, such as "60 EUR/MWh".')] = "",
+    priority: Annotated[int, typer.Option(help="Jobs of a higher priority go first.")] = 0,
     site: SiteOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Trace the model, store program and samples, and hand the job in. Submitting the same thing twice is one job."""
+    """Trace the model, store program and samples, and hand the job in. The same thing twice is one job, with the wishes said last."""
     from gridsched import owner
     from gridsched.cli.operator import only_zone
 
     with daemon_at(site, url, token) as daemon:
+        wishes = _wishes(deadline, priority, top_up=top_up, below=top_up_below)
         with out.status("tracing the model"):
-            made = owner.prepare(file, zone=zone or only_zone(daemon), name=name, seed=seed, changes={"epochs": epochs})
+            made = owner.prepare(file, zone=zone or only_zone(daemon), name=name, seed=seed, changes={"epochs": epochs}, wishes=wishes)
         with Progress(console=out, transient=True) as progress:
             bar = progress.add_task("storing", total=sum(map(len, made.blobs.values())))
             spec = owner.submit(daemon, made, progress=lambda size: progress.advance(bar, size))
     method = spec.method
     out.print(f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {method.epochs} epochs, units of {method.samples_per_unit} samples")
+    if spec.deadline is not None:
+        out.print(f"due by {spec.deadline:%Y-%m-%d %H:%M} UTC; its hours: gridsched schedule show {spec.job_id}")
     out.print(f"next: gridsched job watch {spec.job_id}")
+
+
+def _wishes(deadline: str, priority: int, *, top_up: bool, below: str) -> dict[str, Any]:
+    """The owner's wishes as `JobSpec` has them."""
+    try:
+        due = utc(datetime.fromisoformat(deadline)) if deadline else None
+    except ValueError as error:
+        raise InvalidInput(f"--deadline {deadline!r} is not a moment with an offset; write it like 2026-06-08T06:00+02:00") from error
+    if due is None and (below or not top_up):
+        raise InvalidInput("--top-up-below and --no-top-up speak of drawing for a deadline; name one with --deadline")
+    highest = quantity(below, "EUR/MWh") if below else None
+    return {"deadline": due, "priority": priority, "top_up": top_up, "top_up_below_eur_mwh": highest}
 
 
 @app.command("list")

@@ -10,6 +10,7 @@ from datetime import datetime
 __all__ = [
     "HELD",
     "AgentReplaced",
+    "DeadlineAtRisk",
     "EnergyMetered",
     "EpochFinished",
     "Fact",
@@ -26,6 +27,7 @@ __all__ = [
     "NodeOptedIn",
     "NodeOptedOut",
     "NodePresent",
+    "PlanningFailed",
     "PolicyDecided",
     "PolicyLoaded",
     "ReadingsDropped",
@@ -38,6 +40,7 @@ __all__ = [
     "UnitAccepted",
     "UpdateRejected",
     "VersionEvaluated",
+    "WishesChanged",
     "ZoneObserved",
     "ZonePaused",
     "ZoneResumed",
@@ -246,6 +249,36 @@ class JobSubmitted(Fact):
 
     job_id: str
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WishesChanged(Fact):
+    """A job's owner wants it done at another time; no bit of it changes."""
+
+    job_id: str
+    priority: int
+    deadline: datetime | None
+    top_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlineAtRisk(Fact):
+    """A job needs ``needed_s`` of work before ``deadline``, and only ``available_s`` can be expected to be open to it."""
+
+    job_id: str
+    zone: str
+    deadline: datetime
+    needed_s: float
+    available_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanningFailed(Fact):
+    """A job's hours could not be chosen, so it takes surplus only, until shortly before its deadline."""
+
+    job_id: str
+    zone: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

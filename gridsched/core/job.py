@@ -1,7 +1,8 @@
 """What a model owner asks for: a program, a dataset, and the method by which it is trained."""
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -98,10 +99,13 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """All that decides a job's final bits, plus who may run it. Never changes once submitted.
+    """All that decides a job's final bits, plus who may run it and its owner's *wishes*, which decide when and change no bit.
 
     ``program``, ``dataset``, ``test_dataset`` and ``initial`` are blob digests (``dataset`` names a manifest);
     ``samples`` and ``test_samples`` are counts; ``memory_bytes`` is the most a node needs for one unit.
+
+    The wishes: jobs of a higher ``priority`` go first. With a ``deadline`` a job may draw outside surplus where ``top_up`` says so,
+    the price is at most ``top_up_below_eur_mwh`` (None: any) and the operator's policy allows it; without one it takes surplus only.
     """
 
     job_id: str
@@ -120,6 +124,8 @@ class JobSpec:
     priority: int = 0
     deadline: datetime | None = None
     labels: tuple[str, ...] = ()
+    top_up: bool = True
+    top_up_below_eur_mwh: float | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.job_id):
@@ -129,6 +135,13 @@ class JobSpec:
                 raise InvalidInput(f"job {self.job_id}: {name} must be a sha256 digest, got {getattr(self, name)!r}")
         if self.samples < 1:
             raise InvalidInput(f"job {self.job_id}: the dataset has no samples")
+        if self.top_up_below_eur_mwh is not None and not math.isfinite(self.top_up_below_eur_mwh):
+            raise InvalidInput(f"job {self.job_id}: top_up_below_eur_mwh must be a finite price; leave it out for none")
+
+    @property
+    def without_wishes(self) -> "JobSpec":
+        """What decides the bits, and no more: equal ones are the same training, whenever it is to be done."""
+        return replace(self, priority=0, deadline=None, top_up=True, top_up_below_eur_mwh=None)
 
 
 class JobState(StrEnum):

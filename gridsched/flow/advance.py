@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from gridsched.core.errors import Conflict
-from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, UpdateRejected, VersionEvaluated
+from gridsched.core.errors import Conflict, InvalidInput
+from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, UpdateRejected, VersionEvaluated, WishesChanged
 from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.round import (
@@ -29,12 +29,14 @@ __all__ = ["cancel", "evaluated", "fail", "merged", "ready_to_merge", "redo", "s
 
 
 def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
-    """Take a job in and open its first round. The same spec again changes nothing; another under its id raises `Conflict`."""
+    """Take a job in and open its first round. The same spec again changes nothing, unless its owner's wishes have changed.
+
+    Another specification under its id raises `Conflict`.
+    """
     known = tx.get(Job, spec.job_id)
     if known is not None:
-        if known.spec != spec:
-            raise Conflict(f"job {spec.job_id} exists with another specification; submit under a new id")
-        return []
+        return _wish(tx, now, known, spec)
+    _demand_time(now, spec)
     first = Version(
         job_id=spec.job_id,
         number=0,
@@ -48,6 +50,22 @@ def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[
     )
     tx.insert(Job(spec=spec, state=JobState.RUNNING, submitted_at=now), first)
     return [JobSubmitted(at=now, job_id=spec.job_id, name=spec.name), *_open(tx, now, spec, number=0, base=spec.initial)]
+
+
+def _wish(tx: Tx, now: datetime, job: Job, spec: JobSpec) -> list[Fact]:
+    """The job goes on with its owner's new wishes."""
+    if job.spec.without_wishes != spec.without_wishes:
+        raise Conflict(f"job {job.job_id} exists with another specification; submit under a new id")
+    if job.spec == spec:
+        return []
+    _demand_time(now, spec)
+    tx.put(replace(job, spec=spec))
+    return [WishesChanged(at=now, job_id=job.job_id, priority=spec.priority, deadline=spec.deadline, top_up=spec.top_up)]
+
+
+def _demand_time(now: datetime, spec: JobSpec) -> None:
+    if spec.deadline is not None and spec.deadline <= now:
+        raise InvalidInput(f"job {spec.job_id}: the deadline {spec.deadline:%Y-%m-%d %H:%M} UTC is over at {now:%H:%M}; give a later one")
 
 
 def cancel(tx: Tx, now: datetime, job_id: str, *, reason: str = "cancelled by its owner") -> list[Fact]:

@@ -45,6 +45,8 @@ def some(kind: type[Fact]) -> Fact:
         float: 2.5,
         datetime: NOW,
         float | None: 0.5,
+        bool: True,
+        datetime | None: NOW,
         dict[str, float]: {"price": 1.0},
         dict[str, int]: {},
     }
