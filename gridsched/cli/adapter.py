@@ -182,11 +182,11 @@ def _show(trial: Trial, rows: int) -> None:
         out.print(f"[red]no[/red]  {head}: [bold]{trial.kind}[/bold] after {trial.took_s:.1f} s")
         out.print(f"    {trial.problem}\n    {trial.remedy}", markup=False)
         return
-    out.print(f"[green]ok[/green]  {head}: {len(trial.batch)} readings in {trial.took_s:.1f} s")
+    out.print(f"[green]ok[/green]  {head}: {_many(len(trial.batch), 'reading')} in {trial.took_s:.1f} s")
     for seen in trial.seen():
         _show_signal(seen, trial.now, rows)
     if trial.batch.dropped:
-        out.print(f"  [yellow]{len(trial.batch.dropped)} rows set aside[/yellow]")
+        out.print(f"  [yellow]{_many(len(trial.batch.dropped), 'row')} set aside[/yellow]")
         for dropped in trial.batch.dropped[: max(rows, 1)]:
             out.print(f"    {dropped.row}: {dropped.reason}", markup=False)
 
@@ -208,7 +208,7 @@ def _extent(readings: Sequence[Reading]) -> str:
     values = [reading.value for reading in readings]
     spans = sorted({reading.end - reading.start for reading in readings})
     length = _span(spans[0]) if len(spans) == 1 else f"{_span(spans[0])} to {_span(spans[-1])}"
-    return f"{len(readings)} slots of {length}, {min(values):.6g} to {max(values):.6g}"
+    return f"{_many(len(readings), 'slot')} of {length}, {min(values):.6g} to {max(values):.6g}"
 
 
 def _counts(seen: Seen, unit: str) -> str:
@@ -239,6 +239,10 @@ def _span(span: timedelta) -> str:
         if count:
             parts.append(f"{count} {word}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _time(moment: datetime) -> str:

@@ -106,7 +106,7 @@ def test_a_site_s_adapter_is_named_as_in_its_file_or_by_its_number(site: Path) -
         assert tried.exit_code == 0, tried.output
         assert "file for zone de, asked as of 2026-06-01 11:30 UTC: 3 readings" in tried.output
         assert "now -7.5 EUR/MWh" in tried.output
-        assert "1 rows set aside\n    line 4: 'oops' is not a number" in tried.output
+        assert "1 row set aside\n    line 4: 'oops' is not a number" in tried.output
         assert "1 would be dropped: price 20000 EUR/MWh is outside" in tried.output
         assert "ended 30 min ago" in tried.output
         assert "begins in 1 h 30 min" in tried.output
