@@ -5,6 +5,8 @@ the day after next is drawn among those days that followed a similar one. Simila
 regression on a day's last prices says about the day after it. What is drawn is a day's deviation from the usual profile
 of its kind (working day, Saturday, Sunday or holiday), so all days of the past can stand for any day to come. The first
 unknown day is known best: its deviation is the regression's own, with the errors that the regression made on past days.
+Where forecasts of wind, sun and load reach further than the prices, `drivers.tell` tells what those days will cost, and the chain begins
+after them.
 
 Nothing but the past enters: `learn` is given the days that were known, and no more. It needs no file: learning takes milliseconds.
 
@@ -12,11 +14,13 @@ Sources: autoregression of day-ahead prices on usual profiles (Weron, doi:10.101
 forecast errors (Pinson et al., doi:10.1002/we.284), and transitions by kernel weights (Lall and Sharma, doi:10.1029/95WR02966).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gridsched.core.drivers import Told
 from gridsched.core.grid import KINDS
 
 __all__ = ["LEAST_DAYS", "MOST_DAYS", "Chain", "Days", "learn"]
@@ -48,7 +52,8 @@ class Chain:
     """n plausible days. A coming day of kind k is ``profiles[k] + deviations[j]`` with a weight for each j.
 
     ``profiles`` [KINDS, m]; ``deviations`` [n, m]; ``moves`` [n, n], rows sum to 1: after a day like i comes one like j.
-    The first coming day is ``profiles[k] + first_deviations[j]`` with weight ``first[j]`` [n].
+    The first coming day is ``profiles[k] + first_deviations[j]`` with weight ``first[j]`` [n]. Before it come the days that drivers tell:
+    ``told`` [f, e, m] in as many versions as there were errors, with ``told_weights`` [e]; f is mostly 0.
     """
 
     profiles: Array
@@ -56,16 +61,27 @@ class Chain:
     first_deviations: Array
     first: Array
     moves: Array
+    told: Array = field(default_factory=lambda: np.zeros((0, 1, 1)))
+    told_weights: Array = field(default_factory=lambda: np.ones(1))
 
     def day(self, number: int, kind: int) -> Array:
-        """The n plausible versions of coming day ``number`` (0 is the first), [n, m]."""
+        """The plausible versions of coming day ``number`` (0 is the next), [n, m] or, where drivers tell it, [e, m]."""
+        if number < len(self.told):
+            versions: Array = self.told[number]
+            return versions
         profile: Array = self.profiles[kind]
-        return profile + (self.deviations if number else self.first_deviations)
+        return profile + (self.first_deviations if number == len(self.told) else self.deviations)
+
+    def into(self, number: int) -> Array:
+        """How plausible each version of coming day ``number`` is: [n, n] given that of the day before, [n] where that tells nothing."""
+        if number < len(self.told):
+            return self.told_weights
+        return self.first if number == len(self.told) else self.moves
 
     def weights(self, number: int) -> Array:
-        """How plausible each version of coming day ``number`` is, [n], sum 1."""
-        weights = self.first
-        for _ in range(number):
+        """How plausible each version of coming day ``number`` is, all told, [n], sum 1."""
+        weights = self.into(min(number, len(self.told)))
+        for _ in range(number - len(self.told)):
             weights = weights @ self.moves
         return weights
 
@@ -84,8 +100,15 @@ class Chain:
         return chosen
 
 
-def learn(days: Days) -> Chain | None:
-    """The chain that follows the last of ``days``; None where fewer than ``LEAST_DAYS`` are known well enough."""
+def learn(days: Days, told: Told | None = None, told_kinds: Sequence[int] = ()) -> Chain | None:
+    """The chain that follows the last of ``days``; None where fewer than ``LEAST_DAYS`` are known well enough.
+
+    ``told`` is what drivers tell of the next days, of ``told_kinds``; the chain then follows the last of those.
+    """
+    if told is not None and (chain := learn(_with(days, told, told_kinds))) is not None:
+        errors = told.errors[-MOST_DAYS:]
+        weights = 0.5 ** (np.arange(len(errors))[::-1] / _RECENT_HALF_LIFE)
+        return replace(chain, told=told.expected[:, None] + errors, told_weights=weights / weights.sum())
     values, kinds = _filled(days)
     if len(values) < LEAST_DAYS:
         return None
@@ -99,6 +122,10 @@ def learn(days: Days) -> Chain | None:
     errors[1:] -= expected[:-1]
     moves = alike / alike.sum(axis=1, keepdims=True)
     return Chain(profiles=profiles, deviations=deviations, first_deviations=expected[-1] + errors, first=moves[-1], moves=moves)
+
+
+def _with(days: Days, told: Told, kinds: Sequence[int]) -> Days:
+    return Days(values=np.vstack([days.values, told.expected]), kinds=np.append(days.kinds, np.asarray(kinds, dtype=np.intp)))
 
 
 def _filled(days: Days) -> tuple[Array, NDArray[np.intp]]:

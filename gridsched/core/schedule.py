@@ -191,16 +191,14 @@ def foresee(chain: Chain, coming: Sequence[Coming], effort: Effort) -> Array:
     end = end_of_time(effort)
     if not coming:
         return end
-    versions = len(chain.first)
-    later = np.broadcast_to(end, (versions, *end.shape))
+    later = end
     for number in range(len(coming) - 1, -1, -1):
         day = coming[number]
         costs = _allowed(chain.day(number, day.kind)[:, day.columns].T, day.ceiling)
-        before = costs_to_go(costs, effort, np.ascontiguousarray(later))[0]
-        if number == 0:
-            return np.tensordot(chain.first, before, axes=1)
-        later = (chain.moves @ before.reshape(versions, -1)).reshape(before.shape)
-    raise AssertionError("the first of the coming days returns")
+        versions = np.broadcast_to(later, (costs.shape[1], *end.shape))
+        before = costs_to_go(costs, effort, np.ascontiguousarray(versions))[0]
+        later = np.tensordot(chain.into(number), before, axes=1)
+    return later
 
 
 def _allowed(costs: Array, ceiling: float | None) -> Array:

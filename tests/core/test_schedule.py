@@ -26,10 +26,8 @@ def price_of(runs: tuple[bool, ...], costs: list[float], effort: Effort, standin
     left, total = effort.work, 0.0
     for run, cost in zip(runs, costs, strict=True):
         if left == 0:
-            run = False  # noqa: PLW2901 - the work is done, and done work needs no rule
-        elif standing.on and not run and standing.slots < effort.min_on:
-            return np.inf
-        elif not standing.on and run and standing.slots < effort.min_off:
+            break
+        if run != standing.on and standing.slots < (effort.min_on if standing.on else effort.min_off):
             return np.inf
         if run:
             age = standing.slots if standing.on else 0
