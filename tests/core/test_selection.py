@@ -107,6 +107,12 @@ def test_the_nodes_that_need_least_are_found_however_little_they_are_worth() -> 
     assert found(slot(rows, fewest=2, energy_j=[200.0])).chosen.tolist() == [False, True, False, True]
 
 
+def test_a_pair_that_no_price_ranks_first_is_found_by_exchange() -> None:
+    rows = [(0, 700.0, 900.0, 7.0), (0, 100.0, 100.0, 6.0), (0, 100.0, 400.0, 2.0), (0, 500.0, 600.0, 7.0), (0, 300.0, 600.0, 1.0)]
+    one = slot(rows, fewest=2, energy_j=[1000.0])
+    assert (found(one).value, by_trying_all(one)) == (6900.0, 6900.0)
+
+
 def test_an_empty_domain_serves_who_needs_nothing_and_nobody_else() -> None:
     assert select(slot([(2, 1.0, 5.0, 1.0)], fewest=1)) is None
     assert found(slot([(2, 0.0, 5.0, 1.0)], fewest=1)).energy_j.tolist() == [0.0]
