@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints."""
 
-from gridsched.cli import adapter, demo, job, node, operator, policy, report
+from gridsched.cli import adapter, backtest, demo, job, node, operator, policy, report
 from gridsched.cli.base import app
 
 __all__ = ["app"]
@@ -8,6 +8,7 @@ __all__ = ["app"]
 app.add_typer(node.app, name="node")
 app.add_typer(job.app, name="job")
 app.add_typer(job.datasets, name="dataset")
+policy.app.command()(backtest.backtest)
 app.add_typer(policy.app, name="policy")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(report.app, name="report")
