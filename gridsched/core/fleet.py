@@ -134,7 +134,7 @@ def plan(target_w: float, fleet: Fleet, *, units: int) -> Plan:
     chosen[_fill(order, fleet, target_w, units)] = True
 
     def ids(which: NDArray[np.bool_]) -> list[str]:
-        return [fleet.node_ids[i] for i in order[which[order]].tolist()]
+        return list(map(fleet.node_ids.__getitem__, order[which[order]].tolist()))
 
     return Plan(
         start=ids(chosen & ~fleet.holding),
@@ -147,21 +147,22 @@ def plan(target_w: float, fleet: Fleet, *, units: int) -> Plan:
 def _merit_order(fleet: Fleet) -> NDArray[np.intp]:
     step = np.floor(np.log(np.maximum(fleet.merit, 1e-12)) / np.log(_MERIT_STEP))
     rank = -4 * np.clip(step, -4000, 4000) + 2 * ~fleet.running + ~fleet.holding  # steps, then running, then holding
-    return np.lexsort((*_words(fleet.node_ids)[::-1], fleet.served_j, rank.astype(np.int16)))  # so small, it sorts by radix
+    by_name = _by_name(fleet.node_ids)
+    return by_name[np.lexsort((fleet.served_j[by_name], rank.astype(np.int16)[by_name]))]  # so small a number sorts by radix
 
 
-def _words(names: Sequence[str]) -> NDArray[np.uint64]:
-    """Names [n] (``core.job.is_name``: ASCII) as numbers [words, n] that compare as the names do, since text sorts five times as slowly.
+def _by_name(names: Sequence[str]) -> NDArray[np.intp]:
+    """The order [n] of names (``core.job.is_name``: ASCII; no two alike). Text sorts slowly, so they are compared as numbers.
 
-    A word holds eight letters, the first ones in front; letters that all names share say nothing and are left out.
+    A number holds eight letters, the first ones in front; letters that all names share say nothing and are left out.
     """
     letters = np.array(names, dtype=np.bytes_)
     table = letters.view(np.uint8).reshape(len(names), letters.itemsize)
     telling = np.flatnonzero((table != table[:1]).any(axis=0))
-    words = np.zeros((-(-len(telling) // 8), len(names)), dtype=np.uint64)
+    words = np.zeros((max(1, -(-len(telling) // 8)), len(names)), dtype=np.uint64)
     for place, column in enumerate(telling):
         words[place // 8] |= table[:, column].astype(np.uint64) << np.uint64(56 - 8 * (place % 8))
-    return words
+    return np.argsort(words[0]) if len(words) == 1 else np.lexsort(words[::-1])
 
 
 def _fill(order: NDArray[np.intp], fleet: Fleet, target_w: float, units: int) -> NDArray[np.intp]:

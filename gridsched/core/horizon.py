@@ -100,14 +100,16 @@ SolveTransport: TypeAlias = Callable[[Transport], tuple[Floats, Floats]]
 """Solves a transport problem: y [c, t] and the price [t] >= 0 of each column's cap."""
 
 
-def plan_horizon(horizon: Horizon, *, solve: SolveTransport | None = None, classes: int = 320) -> Timetable:
+def plan_horizon(horizon: Horizon, *, solve: SolveTransport | None = None, classes: int | None = None) -> Timetable:
     """A timetable near the best one; with ``solve``, from a linear programme over at most about ``classes`` classes in each zone.
 
+    ``classes`` None: 320, or 640 where there are one or two zones and so time for it.
     No cap, budget or floor is ever broken. The order of the nodes does not matter (equal ones are interchangeable).
     """
     runs = np.zeros((horizon.cap_w.shape[1], len(horizon.zone)), dtype=bool)
     price = np.zeros_like(horizon.cap_w)
     value = 0.0
+    classes = classes or (640 if len(horizon.cap_w) <= 2 else 320)
     for number in range(len(horizon.cap_w)):
         zone = _Zone.of(horizon, number)
         if not len(zone.nodes):
