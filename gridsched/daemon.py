@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import Role, secret_hash
 from gridsched.core.errors import Busy, ConfigError, GridschedError
 from gridsched.core.facts import HELD, AgentReplaced, Fact, JobSubmitted, NodeOptedIn, NodeOptedOut, UnitAccepted, ZonePaused, ZoneResumed
+from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.policy import Policy
 from gridsched.core.round import Epoch
 from gridsched.core.settings import Settings
@@ -29,6 +30,7 @@ from gridsched.flow import admit, assign, decide, retain
 from gridsched.flow.rules import Rules
 from gridsched.merging import Merger
 from gridsched.metrics import Metrics
+from gridsched.planning import Planner
 from gridsched.plugins import load_policy
 from gridsched.ports import Clock, Reply, Tx
 from gridsched.sources import Source, open_session, open_sources
@@ -59,17 +61,22 @@ class Task:
 class Daemon:
     """All parts of a site, wired and at rest; `start` wakes them, `run` serves until told to stop."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, executor: Executor | None = None) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, executor: Executor | None = None, dry_run: bool = False) -> None:
+        """``dry_run``: decide and explain, and grant nothing."""
         self.settings = settings
         self.clock = clock or open_clock(settings)
-        self.rules = _rules(settings, self.clock)
+        self.rules = _rules(settings, self.clock, dry_run=dry_run)
         self.metrics = Metrics()
         self.blobs = FileBlobs(settings.site.data / "blobs", quota_bytes=settings.blobs.quota_bytes, clock=self.clock)
         self.store = SqlStore(settings.store.url)
         self.writer = GroupWriter(self.store, self.clock, max_queue=settings.web.max_queue, on_commit=self._after_commit)
         self.executor = executor or ThreadPoolExecutor(max_workers=2, thread_name_prefix="heavy")
         self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm)
+        self.planner = Planner(
+            store=self.store, writer=self.writer, clock=self.clock, margin=2 * settings.control.every + self.rules.sync_every
+        )
         self.policies = _PolicyBook(settings)
+        self._ends: dict[str, _End] = {}
         self.sources = open_sources(settings.adapters, site=settings.folder)
         self._stopping = threading.Event()
         self.http = open_session(settings, sleep=self._stopping.wait, now=self.clock.now)
@@ -151,7 +158,10 @@ class Daemon:
             Task(name=f"poll {source.name}", every=source.pace, call=partial(self.poll, source), jitter=source.pace / 10)
             for source in self.sources
         ]
-        tasks += [Task(name=f"control {zone}", every=control.every, call=partial(self.control, zone)) for zone in self.policies.by_zone]
+        for zone in self.policies.by_zone:
+            tasks.append(Task(name=f"plan {zone}", every=control.every, call=partial(self.plan, zone)))
+            tasks.append(Task(name=f"control {zone}", every=control.every, call=partial(self.control, zone)))
+            tasks.append(Task(name=f"drain {zone}", every=self._drain_pace, call=partial(self.drain, zone)))
         return [
             *tasks,
             Task(name="sweep", every=min(control.every, control.sync_every), call=self.sweep),
@@ -163,10 +173,32 @@ class Daemon:
         """Ask one adapter, outside any transaction."""
         source.poll(self.http, self.writer, self.clock.now())
 
+    def plan(self, zone: str) -> None:
+        """Choose the hours of the zone's jobs with a deadline, where something has changed that they follow from."""
+        self.planner.plan(self.policies.by_zone[zone])
+
     def control(self, zone: str) -> None:
         """One control tick: decide, then assign, in one transaction."""
         policy = self.policies.current(zone)
-        self._do(partial(_control, policy=policy, rules=self.rules))
+        self._ends[zone] = self.writer.submit(self._tick(policy)).result()
+
+    def drain(self, zone: str) -> None:
+        """One more control tick, shortly before a slot ends: where the next one allows less, its decision makes nodes stop in time.
+
+        Most times there is nothing to do, and finding that out costs nothing.
+        """
+        end = self._ends.get(zone)
+        if end is not None and end.at is not None and self.clock.now() >= end.at - end.lead - self._drain_pace:
+            self.control(zone)
+            self._ends[zone] = replace(self._ends[zone], at=None)  # what lies behind this end is for the next regular tick
+
+    @property
+    def _drain_pace(self) -> timedelta:
+        """How often to look whether a slot is about to end: a part of the time that nodes may need to hear of it."""
+        return self.rules.heard_within / 4
+
+    def _tick(self, policy: Policy) -> Callable[[Tx, datetime], Reply["_End"]]:
+        return partial(_control, policy=policy, rules=self.rules, connected=self.channel.present(), pace=self._drain_pace)
 
     def sweep(self) -> None:
         """Notice silent nodes and ended leases."""
@@ -218,7 +250,7 @@ class Daemon:
         policy = self.policies.by_zone.get(zone)
         if policy is not None:
             with suppress(Busy):
-                self.writer.submit(partial(_control, policy=policy, rules=self.rules))
+                self.writer.submit(self._tick(policy))
 
     def _plan_now(self) -> None:
         """There is new work, or a new hand for it: plan under the standing decisions instead of waiting for the next tick."""
@@ -233,11 +265,22 @@ class Daemon:
         return admit.new_token(tx, now, name="operator", role=Role.ADMIN, token_hash=secret_hash(path.read_text(encoding="utf-8").strip()))
 
 
-def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules) -> Reply[None]:
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Until when what a decision saw holds, and how long nodes need to hear of another one."""
+
+    at: datetime | None
+    lead: timedelta
+
+
+def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules, connected: set[str], pace: timedelta) -> Reply[_End]:
     view = decide.see(tx, now, policy)
-    decided = decide.zone(tx, now, policy, view=view)
+    drawing = {lease.node_id for lease in tx.find(Lease, zone=policy.zone, state=(LeaseState.OFFERED, LeaseState.ACTIVE))}
+    lead = rules.heard_within if drawing and drawing <= connected else rules.sync_every
+    decided = decide.zone(tx, now, policy, view=view, ahead=lead + pace, dry_run=rules.dry_run)
     signals = {kind.value: state.value for kind, state in view.states.items() if state.fresh}
-    return Reply(None, [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)])
+    facts = [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)]
+    return Reply(_End(decide.next_edge(tx, policy, view) if decided.value.target_w > 0 else None, lead), facts)
 
 
 class _PolicyBook:
@@ -285,7 +328,7 @@ def open_clock(settings: Settings) -> Clock:
     return ScaledClock(replay.replay_from + (real.now() - began) * replay.speed, replay.speed, real=real)
 
 
-def _rules(settings: Settings, clock: Clock) -> Rules:
+def _rules(settings: Settings, clock: Clock, *, dry_run: bool) -> Rules:
     control = settings.control
     return Rules(
         clock_speed=clock.speed,
@@ -295,6 +338,7 @@ def _rules(settings: Settings, clock: Clock) -> Rules:
         absent_after=control.absent_after,
         start_jitter=control.start_jitter,
         hand_over_after=control.hand_over_after,
+        dry_run=dry_run,
     )
 
 

@@ -168,6 +168,12 @@ class Job:
         """The spec's id."""
         return self.spec.job_id
 
+    @property
+    def rank(self) -> tuple[int, bool, datetime, datetime, str]:
+        """Its place among the jobs that share a cap: a higher priority first, then an earlier deadline, then who came first."""
+        deadline = self.spec.deadline
+        return (-self.spec.priority, deadline is None, deadline or self.submitted_at, self.submitted_at, self.job_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:

@@ -40,6 +40,7 @@ class LeaseReason(StrEnum):
     ALARM = "alarm"
     STALE_SIGNAL = "stale_signal"
     TARGET_LOWERED = "target_lowered"
+    NOT_SCHEDULED = "not_scheduled"
     SURPLUS_BACK = "surplus_back"
     OPTED_OUT = "opted_out"
     CONSENT_ENDED = "consent_ended"

@@ -18,6 +18,7 @@ from gridsched.core.signal import UNIT, SignalKind, SignalState, Snapshot, is_fr
 from gridsched.core.units import J_PER_KWH, MICRO
 
 __all__ = [
+    "WHY_ON",
     "AlarmRule",
     "AllOf",
     "AnyOf",
@@ -73,7 +74,7 @@ class Reason(StrEnum):
     NO_POLICY = "no_policy"
 
 
-_WHY_ON: Mapping[SignalKind, Reason] = MappingProxyType(
+WHY_ON: Mapping[SignalKind, Reason] = MappingProxyType(
     {
         SignalKind.SURPLUS: Reason.SURPLUS,
         SignalKind.CURTAILMENT: Reason.CURTAILMENT,
@@ -260,7 +261,7 @@ def _drawn(view: _View, carrier: Leaf) -> _Outcome:
     draw = view.policy.draw
     target_w = draw.target_w(view.values[draw.share_of] if draw.share_of else None)
     if target_w > 0:
-        why = _WHY_ON[carrier.signal]
+        why = WHY_ON[carrier.signal]
         return _Outcome(why, f"{_says(view, carrier)}: up to {target_w:.0f} W", target_w=target_w, tier=Tier.SURPLUS)
     if draw.share_of is not None and view.values[draw.share_of] is None:
         return _missing(view, draw.share_of)

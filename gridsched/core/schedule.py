@@ -205,13 +205,16 @@ def _allowed(costs: Array, ceiling: float | None) -> Array:
     return costs if ceiling is None else np.where(costs > ceiling, FORBIDDEN, costs)
 
 
-def solve(costs: Array, effort: Effort, *, end: Array | None = None, standing: Standing | None = None) -> Schedule:
-    """The best slots among those whose ``costs`` [T] are known, given the costs to go after them (default: the deadline)."""
+def solve(costs: Array, effort: Effort, *, end: Array | None = None, standing: Standing | None = None, part: float = 1.0) -> Schedule:
+    """The best slots among those whose ``costs`` [T] are known, given the costs to go after them (default: the deadline).
+
+    Of the first slot only ``part`` is still to come.
+    """
     table = costs_to_go(np.asarray(costs, dtype=np.float64), effort, end_of_time(effort) if end is None else end)
-    return follow(table, costs, effort, standing or Standing())
+    return follow(table, costs, effort, standing or Standing(), part=part)
 
 
-def follow(table: Sequence[Array], costs: Array, effort: Effort, standing: Standing) -> Schedule:
+def follow(table: Sequence[Array], costs: Array, effort: Effort, standing: Standing, *, part: float = 1.0) -> Schedule:
     """What ``table``, which `costs_to_go` made of ``costs`` [T], says to do from ``standing`` on; of two equal choices the earlier work."""
     left, cost, starts = effort.work, 0.0, 0
     run = np.zeros(len(costs), dtype=np.bool_)
@@ -219,23 +222,25 @@ def follow(table: Sequence[Array], costs: Array, effort: Effort, standing: Stand
     for slot, price in enumerate(costs):
         if left == 0:
             break
-        run[slot] = runs(table[slot + 1], float(price), effort, standing, left)
+        share = 1.0 if slot else part
+        run[slot] = runs(table[slot + 1], float(price), effort, standing, left, part=share)
         if run[slot]:
             age = standing.slots if standing.on else 0
-            cost += float(price) * effort.spent(age, left)
-            left -= min(effort.done(age), left)
+            cost += float(price) * min(effort.spent(age, left), share)
+            left -= min(round(effort.done(age) * share), left)
             starts += not standing.on
         standing = standing.after(bool(run[slot]))
     return Schedule(run=run, cost=cost, expected=expected, starts=starts, left=left)
 
 
-def runs(later: Array, cost: float, effort: Effort, standing: Standing, left: int) -> bool:
-    """Whether to run in a slot of ``cost``, given the costs to go after it [states, work + 1]."""
+def runs(later: Array, cost: float, effort: Effort, standing: Standing, left: int, *, part: float = 1.0) -> bool:
+    """Whether to run in what is left (``part``) of a slot of ``cost``, given the costs to go after it [states, work + 1]."""
     if standing.on and standing.slots < effort.min_on:
         return True
     if not standing.on and standing.slots < effort.min_off:
         return False
     age = standing.slots if standing.on else 0
-    go = cost * effort.spent(age, left) + later[standing.after(True).state(effort), left - min(effort.done(age), left)]
+    done = min(round(effort.done(age) * part), left)
+    go = cost * min(effort.spent(age, left), part) + later[standing.after(True).state(effort), left - done]
     rest = later[standing.after(False).state(effort), left]
     return bool(go <= rest + 1e-9 * abs(rest))

@@ -11,12 +11,12 @@ import numpy as np
 from gridsched.core.consent import Consent, opted_out
 from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
 from gridsched.core.fleet import DeviceState, Fleet, Node, NodeReason, Plan, Presence, held_out, jitter_share, plan
-from gridsched.core.job import Job, JobSpec, JobState
+from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow import settle
+from gridsched.flow import settle, timing
 from gridsched.flow.rules import Rules
 from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
 from gridsched.ports import Tx
@@ -35,6 +35,7 @@ _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
     NodeReason.REWARD_TOO_LOW: LeaseReason.REWARD_TOO_LOW,
     NodeReason.DEVICE: LeaseReason.DEVICE_BUSY,
     NodeReason.HELD_OUT: LeaseReason.TARGET_LOWERED,
+    NodeReason.NO_WORK: LeaseReason.NOT_SCHEDULED,
 }
 _COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED)
 
@@ -58,20 +59,23 @@ def tick(
     tx: Tx, now: datetime, decision: Decision, *, policy: Policy, rules: Rules, signals: Mapping[str, float] | None = None
 ) -> list[Fact]:
     """Bring the zone's leases in line with ``decision``; planning again at once would change nothing."""
-    seats = _seats(tx, now, decision, policy)
-    work = _open_units(tx, decision.zone)
+    jobs = timing.may_work(tx, now, decision)
+    seats = _seats(tx, now, decision, policy, jobs)
+    work = _open_units(tx, jobs)
+    target_w = 0.0 if rules.dry_run else decision.target_w
     silent = [s for s in seats if s.reason is NodeReason.ABSENT and s.lease is not None and s.lease.draws_w() > 0]
     held_w = sum(s.power_w for s in silent)  # it may be drawing all of it: nobody else gets it before its lease ends
-    if held_w > decision.target_w:
+    if held_w > target_w:
         stopped, held_w = silent, 0.0
     else:
         stopped = []
-    chosen = plan(decision.target_w - held_w, _fleet(_fit(tx, seats, work)), units=len(work))
+    chosen = plan(target_w - held_w, _fleet(_fit(tx, seats, work)), units=len(work))
     by_id = {seat.node.node_id: seat for seat in seats}
     facts = _pause_all(tx, now, [*_unfit(seats), *((s, None) for s in stopped), *((by_id[n], None) for n in chosen.pause)], decision)
     facts += _resume_all(tx, now, [by_id[n] for n in chosen.resume], decision, rules)
     facts += _start_all(tx, now, [by_id[n] for n in chosen.start], work, decision, rules)
-    facts += _ask_back(tx, now, seats, chosen, decision, rules)
+    facts += _ask_back(tx, now, seats, chosen, work, decision, rules)
+    timing.stand(tx, now, decision, {job.job_id for job in jobs})
     return [*facts, _observe(tx, now, decision, signals or {})]
 
 
@@ -90,7 +94,7 @@ def offer_next(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> list[Fac
     """
     node, presence, consent = tx.must(Node, node_id), tx.get(Presence, node_id), tx.get(Consent, node_id)
     decision = _standing(tx, now, node.zone, rules)
-    if decision is None or presence is None or consent is None or node.revoked_at is not None:
+    if decision is None or presence is None or consent is None or node.revoked_at is not None or rules.dry_run:
         return []
     if _unavailable(node, presence, consent, decision, 0.0, now) is not None or tx.count(Lease, node_id=node_id, state=LIVE):
         return []
@@ -98,7 +102,7 @@ def offer_next(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> list[Fac
     seat = _Seat(node=node, presence=presence, consent=consent, lease=None, reason=None)
     if drawn + seat.power_w > decision.target_w:
         return []
-    return _start_all(tx, now, [seat], _open_units(tx, node.zone), decision, rules, jitter=False)
+    return _start_all(tx, now, [seat], _open_units(tx, timing.may_work(tx, now, decision)), decision, rules, jitter=False)
 
 
 def _standing(tx: Tx, now: datetime, zone: str, rules: Rules) -> Decision | None:
@@ -108,7 +112,8 @@ def _standing(tx: Tx, now: datetime, zone: str, rules: Rules) -> Decision | None
     return decision if decision is not None and now - decision.decided_at <= rules.lease_ttl else None
 
 
-def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_Seat]:
+def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy, jobs: Sequence[Job]) -> list[_Seat]:
+    scheduled = {job.job_id for job in jobs}
     nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
     ids = tuple(node.node_id for node in nodes)
     presences = {p.node_id: p for p in tx.find(Presence, node_id=ids)}
@@ -122,6 +127,8 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_S
         lease = leases.get(node.node_id)
         if reason is None and lease is not None and lease.power_w > consent.power_w(node.power_w):
             reason = NodeReason.PAUSED  # the consumer allows fewer watts than when it was offered: it is being handed over
+        if reason is None and lease is not None and lease.job_id not in scheduled:
+            reason = NodeReason.NO_WORK  # its job waits for its own hours
         seats.append(_Seat(node=node, presence=presence, consent=consent, lease=lease, reason=reason))
     return seats
 
@@ -129,7 +136,7 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy) -> list[_S
 def _fit(tx: Tx, seats: Sequence[_Seat], work: Sequence[WorkUnit]) -> list[_Seat]:
     """Seats that may work and can: a node that can run none of the open units must not take the room of one that can."""
     jobs = [tx.must(Job, job_id).spec for job_id in dict.fromkeys(unit.spec.job_id for unit in work)]
-    return [s for s in seats if s.reason is None and (s.lease is not None or any(_can_run(s.node, job) for job in jobs))]
+    return [s for s in seats if s.reason is None and (s.lease is not None or any(timing.can_run(s.node, job) for job in jobs))]
 
 
 def _unavailable(
@@ -163,12 +170,8 @@ def _fleet(seats: Sequence[_Seat]) -> Fleet:
     )
 
 
-def _open_units(tx: Tx, zone: str) -> list[WorkUnit]:
-    """Units that wait for a node, in the order they should be done: by job, training before evaluation, oldest version first."""
-    jobs = sorted(
-        (job for job in tx.find(Job, state=JobState.RUNNING) if job.spec.zone == zone),
-        key=lambda job: (-job.spec.priority, job.submitted_at),
-    )
+def _open_units(tx: Tx, jobs: Sequence[Job]) -> list[WorkUnit]:
+    """Units that wait for a node, in the order they should be done: as ``jobs`` are, training before evaluation, oldest version first."""
     units: list[WorkUnit] = []
     for job in jobs:
         waiting = tx.find(WorkUnit, job_id=job.job_id, state=UnitState.OPEN)
@@ -244,7 +247,7 @@ def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
 
     One that it could not do comes last, so that another node gets it.
     """
-    able = [unit for unit in work if _can_run(node, tx.must(Job, unit.spec.job_id).spec)]
+    able = [unit for unit in work if timing.can_run(node, tx.must(Job, unit.spec.job_id).spec)]
     failed: list[WorkUnit] = []
     for unit in able:
         last = tx.get(Lease, f"{unit.unit_id}.l{unit.leases}") if unit.leases else None
@@ -255,18 +258,21 @@ def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
     return next((unit for unit in able if unit not in failed), failed[0] if failed else None)
 
 
-def _can_run(node: Node, job: JobSpec) -> bool:
-    return job.memory_bytes <= node.memory_bytes and node.runtime.startswith(job.runtime)
+def _ask_back(
+    tx: Tx, now: datetime, seats: Sequence[_Seat], chosen: Plan, work: Sequence[WorkUnit], decision: Decision, rules: Rules
+) -> list[Fact]:
+    """Ask for units that wait too long on a passed-over node while others could work; opted-out nodes are asked at once.
 
-
-def _ask_back(tx: Tx, now: datetime, seats: Sequence[_Seat], chosen: Plan, decision: Decision, rules: Rules) -> list[Fact]:
-    """Ask for units that wait too long on a passed-over node while others could work; opted-out nodes are asked at once."""
+    Where the unit's own job waits for its hours, only a node that could do something else meanwhile is asked.
+    """
     if decision.target_w <= 0:
         return []
     resumed = set(chosen.resume)
     for seat in seats:
         lease = seat.lease
         if lease is None or lease.state is not LeaseState.PAUSED or lease.wants_hand_over or seat.node.node_id in resumed:
+            continue
+        if seat.reason is NodeReason.NO_WORK and not work:
             continue
         if now - lease.changed_at >= rules.hand_over_after:
             tx.put(replace(lease, wants_hand_over=True))

@@ -4,22 +4,27 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gridsched.core.facts import Fact, PolicyDecided, PolicyLoaded
-from gridsched.core.policy import Decision, Policy, day_start, evaluate
+from gridsched.core.policy import Decision, Policy, PolicyState, Reason, Tier, day_start, evaluate
 from gridsched.core.signal import Reading, SignalKind, Snapshot, snapshot
 from gridsched.core.zone import ZoneState
+from gridsched.flow import timing
 from gridsched.ports import Reply, Tx
 
-__all__ = ["see", "zone"]
+__all__ = ["next_edge", "see", "zone"]
 
 _LATELY = timedelta(hours=1)
 _LOOK_BACK = timedelta(hours=26)
 _INSTANT = timedelta(microseconds=1)
+_NOT_KNOWN = (Reason.STALE_SIGNAL, Reason.UNKNOWN_SIGNAL)
 
 
-def zone(tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None) -> Reply[Decision]:
+def zone(
+    tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None, ahead: timedelta = timedelta(0), dry_run: bool = False
+) -> Reply[Decision]:
     """Evaluate the zone's policy, store the decision with its inputs, and remember what the policy must remember.
 
-    ``view`` is what `see` gives, for a caller that has looked already.
+    ``view`` is what `see` gives, for a caller that has looked already. The decision is to last for ``ahead``: it allows no more than a slot
+    that begins within that time is known to allow, so that nodes have stopped when a window ends. A ``dry_run`` is labelled as one.
 
     What a policy remembers is kept by what each condition says, so an edit elsewhere in the file restarts no delay.
     """
@@ -30,16 +35,18 @@ def zone(tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None)
         before = replace(before, policy_digest=policy.digest)
     day = day_start(policy, now)
     view = view or see(tx, now, policy)
-    decision, state = evaluate(policy, before.state, view, now, used=before.used(day), paused=before.paused)
     used = before.used(day)
-    price = view.get(SignalKind.PRICE)
+    decision, state = _evaluate(tx, policy, before.state, view, before)
+    decision = _lasting(tx, now, policy, decision, state, view, before, ahead)
+    if dry_run:
+        decision = replace(decision, detail=f"dry run, nothing is granted: {decision.detail}")
     after = replace(
         before,
         state=state,
         decision_id=decision.decision_id,
         reward_micro_per_kwh=decision.reward_micro_per_kwh,
         reward_micro_per_unit=decision.reward_micro_per_unit,
-        price_eur_mwh=price.value if price is not None and price.fresh else None,
+        price_eur_mwh=_price(view),
         day=day,
         energy_j=used.energy_j,
         money_micro=used.money_micro,
@@ -61,20 +68,69 @@ def zone(tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None)
     return Reply(decision, facts)
 
 
-def see(tx: Tx, now: datetime, policy: Policy) -> Snapshot:
-    """All signals of the policy's zone as known at ``now``; the price too, because it is what energy costs.
+def _evaluate(tx: Tx, policy: Policy, state: PolicyState, view: Snapshot, zone: ZoneState) -> tuple[Decision, PolicyState]:
+    """The policy at the moment of ``view``, with the jobs that need their top-up then."""
+    now = view.now
+    pressing = timing.pressing(tx, now, policy.zone, price_eur_mwh=_price(view))
+    used = zone.used(day_start(policy, now))
+    decision, after = evaluate(policy, state, view, now, used=used, paused=zone.paused, wants_top_up=bool(pressing))
+    if decision.tier is Tier.TOP_UP:
+        due = ", ".join(f"{job.job_id} by {job.spec.deadline:%Y-%m-%d %H:%M} UTC" for job in pressing)
+        decision = replace(decision, detail=f"{decision.detail}, for {due}")
+    return decision, after
 
-    The slot that counts holds ``now`` or is the last that ended, so the long look back is only for signals silent of late.
+
+def _lasting(
+    tx: Tx, now: datetime, policy: Policy, decision: Decision, state: PolicyState, view: Snapshot, zone: ZoneState, ahead: timedelta
+) -> Decision:
+    """``decision``, or less where what is known of a slot that begins within ``ahead`` allows less.
+
+    A slot of which nothing is known yet changes nothing: a provider that speaks at the last moment must not stop the work each time.
     """
+    for edge in sorted(moment for moment in _edges(tx, policy.zone, view) if moment <= now + ahead):
+        if decision.target_w <= 0:
+            break
+        then, _ = _evaluate(tx, policy, state, see(tx, now, policy, at=edge), zone)
+        if then.target_w >= decision.target_w or then.reason in _NOT_KNOWN:
+            continue
+        if then.target_w > 0:
+            decision = replace(decision, target_w=then.target_w, detail=f"{decision.detail}; from {edge:%H:%M:%S} UTC on {then.detail}")
+        else:
+            detail = f"the window ends at {edge:%H:%M:%S} UTC and nodes are to stop inside it: {then.detail}"
+            decision = replace(decision, target_w=0.0, tier=then.tier, reason=then.reason, detail=detail)
+    return decision
+
+
+def next_edge(tx: Tx, policy: Policy, view: Snapshot) -> datetime | None:
+    """When next a known slot, or an hour of a job's schedule, ends; None where neither is known."""
+    return min(_edges(tx, policy.zone, view), default=None)
+
+
+def _edges(tx: Tx, zone: str, view: Snapshot) -> list[datetime]:
+    ends = {state.end for state in view.states.values()} | set(timing.edges(tx, zone))
+    return [end for end in ends if end > view.now]
+
+
+def _price(view: Snapshot) -> float | None:
+    state = view.get(SignalKind.PRICE)
+    return state.value if state is not None and state.fresh else None
+
+
+def see(tx: Tx, now: datetime, policy: Policy, *, at: datetime | None = None) -> Snapshot:
+    """All signals of the policy's zone as known at ``now``, as they count at ``at`` (default: now); the price too, as what energy costs.
+
+    The slot that counts holds that moment or is the last that ended, so the long look back is only for signals silent of late.
+    """
+    at = at or now
     kinds = sorted({*policy.signals, SignalKind.PRICE, SignalKind.SURPLUS, SignalKind.RENEWABLE_SHARE})
     readings: list[Reading] = []
     for kind in kinds:
         for back in (_LATELY, _LOOK_BACK):
-            found = tx.readings(policy.zone, kind, now - back, now + _INSTANT, known_at=now)
+            found = tx.readings(policy.zone, kind, at - back, at + _INSTANT, known_at=now)
             if found:
                 readings += found
                 break
-    return snapshot(policy.zone, now, readings, policy.stale_limits)
+    return snapshot(policy.zone, at, readings, policy.stale_limits)
 
 
 def _outcome(decision: Decision) -> tuple[float, str, str]:

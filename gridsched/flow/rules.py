@@ -7,6 +7,8 @@ from gridsched.core.errors import InvalidInput
 
 __all__ = ["Rules"]
 
+_PUSH_S = 4.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -15,7 +17,7 @@ class Rules:
     ``sync_every``: how often nodes report. ``lease_ttl``: how long a lease lives without hearing from its node.
     ``longest_lease``: the most one lease lasts, and the time its reward is reserved for. ``absent_after``: silence that makes a
     node absent. ``start_jitter``: spread of starts. ``hand_over_after``: how long a unit may stay paused on a node that was
-    passed over while others work. ``max_update_norm``: the largest accepted L2 norm of an update.
+    passed over while others work. ``max_update_norm``: the largest accepted L2 norm of an update. ``dry_run``: decide, and grant nothing.
     """
 
     clock_speed: float = 1.0
@@ -26,6 +28,12 @@ class Rules:
     start_jitter: timedelta = timedelta(seconds=2)
     hand_over_after: timedelta = timedelta(minutes=10)
     max_update_norm: float = 1e4
+    dry_run: bool = False
+
+    @property
+    def heard_within(self) -> timedelta:
+        """How long it takes at most until a node that is connected has heard of an order and stopped at a step boundary."""
+        return min(self.sync_every, timedelta(seconds=_PUSH_S * self.clock_speed))
 
     def __post_init__(self) -> None:
         if self.lease_ttl < 2 * self.sync_every:

@@ -25,6 +25,7 @@ from gridsched.core.meter import MeterReading
 from gridsched.core.policy import Decision
 from gridsched.core.round import Epoch, Round, Version
 from gridsched.core.signal import Reading
+from gridsched.core.timing import JobSchedule
 from gridsched.core.work import WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.store.columns import column_type
@@ -114,6 +115,7 @@ KINDS: Mapping[type[Any], Kind] = MappingProxyType(
             _kind(Consent, "consents", "node_id"),
             _kind(Lease, "leases", "lease_id", index=("node_id state", "unit_id", "job_id state", "state")),
             _kind(Job, "jobs", "job_id", within=_JOB_COLUMNS, index=("state",)),
+            _kind(JobSchedule, "job_schedules", "job_id", index=("zone",)),
             _kind(Dataset, "datasets", "name"),
             _kind(Round, "rounds", "round_id", index=("job_id number", "state")),
             _kind(WorkUnit, "units", "unit_id", within=_UNIT_COLUMNS, index=("job_id state", "round_id", "state")),

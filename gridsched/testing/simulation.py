@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -131,9 +131,9 @@ class Simulation:
         return node
 
     def add_job(
-        self, *, samples: int = 512, test_samples: int = 64, seed: int = 1, job_id: str = "sim", method: Method | None = None
+        self, *, samples: int = 512, test_samples: int = 64, seed: int = 1, job_id: str = "sim", method: Method | None = None, **wishes: Any
     ) -> JobSpec:
-        """A job over a tiny played model."""
+        """A job over a tiny played model; ``wishes`` are its owner's, as in `JobSpec`."""
         rng = np.random.default_rng(seed)
         model = Model(tensors={"w": rng.normal(size=(7, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}).to_bytes()
         blobs = self.daemon.blobs
@@ -149,6 +149,7 @@ class Simulation:
             seed=seed,
             method=method or Method(epochs=2, batch_size=8, samples_per_unit=64, units_per_round=4),
             zone=ZONE,
+            **wishes,
         )
         self.call(partial(admit.submit, spec=spec, initial_bytes=len(model)))
         return spec
@@ -167,6 +168,26 @@ class Simulation:
             known_at=now,
         )
         self.call(partial(ingest.store, readings=[reading], source="sim"))
+
+    def publish(
+        self, kind: SignalKind, values: Sequence[float], *, start: datetime, slot: timedelta = timedelta(hours=1), source: str = "sim"
+    ) -> None:
+        """Values for slots one after another from ``start``, learned now, as a provider publishes a day."""
+        now = self.clock.now()
+        readings = [
+            Reading(
+                zone=ZONE,
+                signal=kind,
+                start=start + number * slot,
+                end=start + (number + 1) * slot,
+                value=value,
+                quality=Quality.MEASURED,
+                source=source,
+                known_at=now,
+            )
+            for number, value in enumerate(values)
+        ]
+        self.call(partial(ingest.store, readings=readings, source=source))
 
     # -- time
 
@@ -189,7 +210,7 @@ class Simulation:
         for node in self.nodes:
             self._node(node, now)
         for task in self.daemon.timetable():
-            if task.name.startswith(("control", "sweep", "merge")):
+            if task.name.startswith(("plan", "control", "drain", "sweep", "merge")):
                 self._maybe_die()
                 self._due(task.name)()
         self.heavy.run_all()

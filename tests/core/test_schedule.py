@@ -165,3 +165,12 @@ def test_above_the_ceiling_nothing_is_planned() -> None:
 def test_the_last_day_before_the_deadline_has_no_future() -> None:
     effort = Effort(work=3)
     assert np.array_equal(foresee(chain_of([1.0]), [], effort), end_of_time(effort))
+
+
+def test_of_the_present_slot_only_what_is_left_counts() -> None:
+    """Ten minutes are left of a cheap hour: they hold a sixth of the work, so the rest needs another hour."""
+    costs, effort = np.array([1.0, 9.0, 2.0]), Effort(work=6, per_slot=6)
+    assert list(solve(costs, effort).run) == [True, False, False]
+    late = solve(costs, effort, part=1 / 6)
+    assert list(late.run) == [True, False, True]
+    assert late.cost == pytest.approx(1 / 6 + 2 * 5 / 6)

@@ -1,0 +1,90 @@
+"""How much work a job still is: its steps left, at the speed that was measured of the nodes that may do them.
+
+A round ends with its last unit, so few units on unlike nodes take longer than steps divided by speed: by how much follows
+from dealing a round's units out, each to the node that is done with it first.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median
+
+from gridsched.core.job import JobSpec
+from gridsched.core.round import rounds_per_epoch, total_rounds
+
+__all__ = ["SAFETY", "Hand", "Workload", "stretch", "total_steps", "weigh", "within"]
+
+SAFETY = 1.25
+"""Nodes come and go, and a deadline missed costs more than hours chosen a little too early."""
+_MOST_DEALT = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hand:
+    """A node that may work for a job: ``power_w``, and its ``speed`` in steps per second at this very job (0: not measured)."""
+
+    node_id: str
+    power_w: float
+    speed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """``steps`` are left, done at ``speed`` (steps per second, all ``hands`` together; 0: not known yet), which takes ``time``."""
+
+    steps: int
+    speed: float = 0.0
+    hands: int = 0
+    time: timedelta | None = None
+
+
+def total_steps(spec: JobSpec, *, after_round: int = 0) -> int:
+    """Training and evaluation steps from version ``after_round`` to the job's end."""
+    method, epochs = spec.method, spec.method.epochs
+    per_unit = math.ceil(method.samples_per_unit / method.batch_size) * method.passes
+    whole, rest = divmod(spec.samples, method.samples_per_unit)
+    per_epoch = whole * per_unit + math.ceil(rest / method.batch_size) * method.passes
+    tests = math.ceil(spec.test_samples / max(method.batch_size, 64)) if spec.test_dataset is not None else 0
+    if after_round >= total_rounds(spec):
+        return 0
+    epoch, rounds = divmod(after_round, rounds_per_epoch(spec))
+    return (epochs - epoch) * (per_epoch + tests) - rounds * method.units_per_round * per_unit
+
+
+def within(hands: Sequence[Hand], *, watts: float, most: int) -> list[Hand]:
+    """The hands with the most work per joule that fit under ``watts``, at most as many as a round has units."""
+    speeds = [hand.speed for hand in hands if hand.speed > 0]
+    usual = median(speeds) if speeds else 0.0
+    known = [Hand(node_id=h.node_id, power_w=h.power_w, speed=h.speed or usual) for h in hands]
+    chosen: list[Hand] = []
+    for hand in sorted(known, key=lambda h: (-h.speed / h.power_w, h.node_id)):
+        if len(chosen) < most and sum(h.power_w for h in chosen) + hand.power_w <= watts + 1e-6:
+            chosen.append(hand)
+    return chosen
+
+
+def stretch(speeds: Sequence[float], units: int) -> float:
+    """By how much a round of ``units`` equal units takes longer than their steps divided by the sum of ``speeds``."""
+    if units > _MOST_DEALT:
+        return 1.0
+    free = [(1 / speed, speed) for speed in speeds]  # when each node would be done with the unit it is given next
+    heapq.heapify(free)
+    last = 0.0
+    for _ in range(units):
+        last, speed = heapq.heappop(free)
+        heapq.heappush(free, (last + 1 / speed, speed))
+    return last * sum(speeds) / units
+
+
+def weigh(spec: JobSpec, *, steps: int, hands: Sequence[Hand], watts: float) -> Workload:
+    """What is left when ``hands`` do it under ``watts``. The time is not known before any of them was measured at this job."""
+    if steps == 0:
+        return Workload(steps=0, time=timedelta(0))
+    chosen = within(hands, watts=watts, most=spec.method.units_per_round)
+    speed = sum(hand.speed for hand in chosen)
+    if not speed > 0:
+        return Workload(steps=steps, hands=len(chosen))
+    longer = stretch([hand.speed for hand in chosen], spec.method.units_per_round)
+    return Workload(steps=steps, speed=speed, hands=len(chosen), time=timedelta(seconds=steps / speed * longer * SAFETY))

@@ -1,0 +1,238 @@
+"""Choosing hours: looked up in one view of the store, computed outside any transaction, handed to the writer.
+
+A plan follows from prices as known now, the work that is left and the slot we are in; where none of these has changed
+there is nothing to plan. Whatever goes wrong here, the control tick goes on: the job takes surplus as it comes, and says why.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from gridsched.calendars import calendar_of
+from gridsched.core.grid import Grid, grid_of
+from gridsched.core.outlook import LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead, slot_of
+from gridsched.core.policy import Policy
+from gridsched.core.signal import Quality, Reading, Series, SignalKind
+from gridsched.core.timing import Array, Hours, JobSchedule, Timing, choose, effort_of, open_slots, standing_of, told
+from gridsched.flow import timing
+from gridsched.flow.timing import Case
+from gridsched.ports import Clock, Store, Tx, Writer
+
+__all__ = ["Planner", "outlook_of"]
+
+_log = logging.getLogger(__name__)
+_GUARD_SHARE = 0.5
+"""A job that was never measured has this share of its time to be: twice the work that is left then would be too late anyway."""
+_TRUST = {Quality.FORECAST: 0, Quality.ESTIMATED: 1, Quality.MEASURED: 2}
+
+Near = Mapping[SignalKind, Sequence[Reading]]
+
+
+@dataclass(slots=True)
+class Planner:
+    """`plan` is due every control tick and mostly finds nothing to do. What was learned is kept until the known slots change.
+
+    Jobs are to be done ``margin`` before their deadlines.
+    """
+
+    store: Store
+    writer: Writer
+    clock: Clock
+    margin: timedelta
+    _learned: dict[str, tuple[str, Outlook | None]] = field(default_factory=dict, init=False)
+
+    def plan(self, policy: Policy) -> None:
+        """Choose hours for the zone's jobs with a deadline where their inputs have changed, and have them stored."""
+        now = self.clock.now()
+        with self.store.read() as tx:
+            cases = timing.cases(tx, now, policy, margin=self.margin)
+            if not cases:
+                return
+            near = timing.near(tx, now, policy)
+            named = _Named.of(near, policy, now)
+            digests = {case.job.job_id: _digest(case, named, now) for case in cases}
+            if all(case.schedule is not None and case.schedule.digest == digests[case.job.job_id] for case in cases):
+                return
+            outlook = self._outlook(tx, policy, now, named)
+        made = plan_all(cases, outlook, near, digests, now)
+        self.writer.submit(lambda tx, at: timing.keep(tx, at, made)).result()
+
+    def _outlook(self, tx: Tx, policy: Policy, now: datetime, named: "_Named") -> Outlook | None:
+        """What is known and may come; learned again when a known slot was added, revised or has passed."""
+        known = self._learned.get(policy.zone)
+        if known is None or known[0] != named.all:
+            try:
+                made = outlook_of(tx, policy, policy.schedule.objective, now)
+            except Exception:  # noqa: BLE001 - bad data must not stop the tick
+                _log.exception("no outlook on %s in %s", policy.schedule.objective, policy.zone, extra={"action": "outlook_failed"})
+                made = None
+            known = self._learned[policy.zone] = (named.all, made)
+        return known[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The known slots of the objective, from the present one on, and the length of one; ``all`` names them all."""
+
+    present: datetime
+    slot: timedelta
+    all: str
+
+    @classmethod
+    def of(cls, near: Near, policy: Policy, now: datetime) -> "_Named":
+        slot = slot_of(near[policy.schedule.objective], now)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        present = midnight + (now - midnight) // slot * slot
+        ahead = [(kind.value, r.start, r.end, r.value, r.quality.value) for kind, rows in near.items() for r in rows if r.end > present]
+        said = hashlib.sha256(repr(ahead).encode()).hexdigest()
+        return cls(present, slot, f"{policy.digest} {present} {said}")
+
+
+def _digest(case: Case, named: _Named, now: datetime) -> str:
+    """What a case's schedule follows from; the work in grains, so that each step does not ask for a plan of its own."""
+    work, over = case.load.time, now >= case.deadline
+    try:
+        grains = None if work is None else effort_of(work, case.policy.schedule, named.slot).work
+    except ValueError:
+        grains = -1
+    return case.digest(named.all, grains, over)
+
+
+def outlook_of(tx: Tx, policy: Policy, signal: SignalKind, now: datetime) -> Outlook | None:
+    """The outlook on one signal of the policy's zone, from what the store knows at ``now``."""
+    readings = tx.readings(policy.zone, signal, now - LOOK_BACK, now + LOOK_AHEAD, known_at=now)
+    years = range((now - LOOK_BACK).year, (now + 2 * LOOK_AHEAD).year + 1)
+    return look_ahead(readings, now=now, calendar=calendar_of(policy.timezone, years), stale_after=policy.stale_limits[signal])
+
+
+def plan_all(cases: Sequence[Case], outlook: Outlook | None, near: Near, digests: Mapping[str, str], now: datetime) -> list[JobSchedule]:
+    """A schedule for each case. One that is served later plans around those before it, where it needs the nodes that they work on."""
+    made: list[JobSchedule] = []
+    for number, case in enumerate(cases):
+        before = [schedule for earlier, schedule in zip(cases[:number], made, strict=True) if _in_the_way(earlier, case)]
+        try:
+            made.append(_plan_one(case, outlook, near, before, digests[case.job.job_id], now))
+        except Exception as error:  # noqa: BLE001 - a bug in one plan must stop neither the others nor the tick
+            _log.exception("no plan for job %s", case.job.job_id, extra={"action": "planning_failed", "job_id": case.job.job_id})
+            why = f"its hours could not be chosen ({type(error).__name__}: {error}), so it takes surplus only, until it is nearly too late"
+            made.append(_blank(case, Timing.FAILED, why, digests[case.job.job_id], now))
+    return made
+
+
+def _in_the_way(earlier: Case, case: Case) -> bool:
+    """Whether the jobs cannot work side by side: the earlier one can use every node that there is for the other."""
+    return earlier.spec.method.units_per_round >= len(case.nodes | earlier.nodes)
+
+
+def _blank(case: Case, kind: Timing, why: str, digest: str, now: datetime) -> JobSchedule:
+    """A schedule without hours. The job still must run once there is only as much time as work."""
+    work = case.load.time
+    ahead = work if work is not None else (case.deadline - case.job.submitted_at) * _GUARD_SHARE
+    return JobSchedule(
+        job_id=case.job.job_id,
+        zone=case.policy.zone,
+        timing=kind,
+        why=why,
+        objective=case.policy.schedule.objective,
+        deadline=case.deadline,
+        computed_at=now,
+        digest=digest,
+        work_s=None if work is None else work.total_seconds(),
+        latest_start=case.due - ahead if case.policy.top_up.allowed else None,
+    )
+
+
+def _plan_one(case: Case, outlook: Outlook | None, near: Near, before: Sequence[JobSchedule], digest: str, now: datetime) -> JobSchedule:
+    policy, load = case.policy, case.load
+    if now >= case.deadline:
+        return _blank(case, Timing.OVER, "its deadline has passed, so it takes surplus only; submit it again with a later one", digest, now)
+    if load.time is None:
+        return _blank(case, Timing.UNMEASURED, _unmeasured(case), digest, now)
+    if outlook is None:
+        why = f"{policy.schedule.objective} is not known now, so it takes surplus only, until it is nearly too late"
+        return _blank(case, Timing.UNFORESEEN, why, digest, now)
+    if not policy.top_up.allowed and policy.ceiling is None:
+        why = (
+            f"only surplus is allowed, and {policy.schedule.objective} does not tell when there will be some; the deadline is not promised"
+        )
+        return _blank(case, Timing.AS_IT_COMES, why, digest, now)
+    shut = ~open_slots(policy, outlook.known, _ahead(near, outlook.known)) | _taken(outlook.known, before)
+    rule, known, promised = policy.schedule, outlook.known, _promised(before, case.due, outlook)
+    stood = case.schedule or _blank(case, Timing.PLANNED, "", digest, now)
+    standing = standing_of(stood.working, stood.since, known.start, rule, known.slot)
+    if stood.timing is not Timing.PLANNED and not rule.min_on:
+        standing = replace(standing, slots=max(1, standing.slots))  # it began without a plan, so this slot was not chosen
+    hours = choose(outlook, policy, work=load.time + promised, deadline=case.due, shut=shut, standing=standing, now=now)
+    hours = replace(hours, later=max(hours.later - promised, timedelta(0)), available=max(hours.available - promised, timedelta(0)))
+    return replace(
+        _blank(case, Timing.PLANNED, _why(case, hours, outlook, before), digest, now),
+        hours=hours.runs,
+        later_s=hours.later.total_seconds(),
+        available_s=hours.available.total_seconds(),
+        expected=hours.expected,
+        known_until=known.end,
+        newest=outlook.newest,
+    )
+
+
+def _ahead(near: Near, known: Grid) -> dict[SignalKind, Array]:
+    """Each signal on the known slots of the objective; NaN where it is not known."""
+    rows: dict[SignalKind, Array] = {}
+    for kind, readings in near.items():
+        best_last = sorted(Series(readings), key=lambda reading: _TRUST[reading.quality])
+        rows[kind] = grid_of(best_last, start=known.start, end=known.end, slot=known.slot).values
+    return rows
+
+
+def _taken(known: Grid, before: Sequence[JobSchedule]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """In which slots a job that goes first works."""
+    return np.array([any(s.runs_at(known.time(slot)) for s in before) for slot in range(len(known))], dtype=np.bool_)
+
+
+def _promised(before: Sequence[JobSchedule], deadline: datetime, outlook: Outlook) -> timedelta:
+    """What jobs that go first will take of the time after the known slots and before ``deadline``."""
+    total = 0.0
+    for schedule in before:
+        ahead = (schedule.deadline - outlook.known.end).total_seconds()
+        ours = (deadline - outlook.known.end).total_seconds()
+        if ahead > 0 and ours > 0:
+            total += schedule.later_s * min(1.0, ours / ahead)
+    return timedelta(seconds=total)
+
+
+def _unmeasured(case: Case) -> str:
+    if not case.load.hands:
+        return "no node that may do it is there, so how long it takes is not known; it takes surplus only, until half of its time is over"
+    return "how fast it goes is not known before its first steps are done; it takes surplus only, until half of its time is over"
+
+
+def _why(case: Case, hours: Hours, outlook: Outlook, before: Sequence[JobSchedule]) -> str:
+    """The story of a plan in a few clauses."""
+    load, kind = case.load, outlook.signal
+    assert load.time is not None
+    measured = f"{load.steps} steps at {load.speed:.3g} steps/s on {load.hands} nodes, with a margin"
+    parts = [f"{_hours(load.time)} of work left ({measured}) by {case.deadline:%Y-%m-%d %H:%M} UTC"]
+    if hours.runs:
+        chosen = sum((end - start for start, end in hours.runs), timedelta(0))
+        mean = "" if hours.known is None else f" at {told(hours.known, kind)} on average"
+        parts.append(f"{_hours(chosen)} of it in the known slots, in {len(hours.runs)} runs{mean}")
+    if hours.later:
+        parts.append(f"{_hours(hours.later)} after {outlook.known.end:%Y-%m-%d %H:%M} UTC, where better or equal hours are expected")
+    if outlook.known.end < case.deadline:
+        source = (
+            f"drawn from {outlook.learned} past days" if outlook.learned else "taken as the mean of the known slots, for want of past days"
+        )
+        parts.append(f"days not known yet are {source}")
+    if before:
+        parts.append(f"{', '.join(schedule.job_id for schedule in before)} goes first")
+    if load.time > hours.available:
+        parts.append(f"only {_hours(hours.available)} are open to it before the deadline, which is at risk")
+    return "; ".join(parts)
+
+
+def _hours(time: timedelta) -> str:
+    return f"{time.total_seconds() / 3600:.3g} h"

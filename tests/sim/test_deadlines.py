@@ -1,0 +1,311 @@
+"""Jobs with deadlines in the whole daemon, on prices shaped like real ones: in time, outside surplus only when needed, within the cap."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridsched import planning
+from gridsched.core.facts import DeadlineAtRisk, Fact, LeaseActive, LeasePaused, PlanningFailed, PolicyDecided
+from gridsched.core.job import Job, JobState, Method
+from gridsched.core.lease import LIVE, Lease, LeaseState
+from gridsched.core.policy import Decision, Reason, Tier
+from gridsched.core.settings import Control
+from gridsched.core.signal import SignalKind
+from gridsched.core.timing import JobSchedule, Timing
+from gridsched.testing import FaultPlan, Simulation, check_invariants
+
+HOUR = timedelta(hours=1)
+STEP = timedelta(minutes=10)
+MIDNIGHT = datetime(2018, 5, 1, tzinfo=UTC)
+DAY = [38, 35, 33, 32, 33, 37, 45, 55, 52, 40, 25, 12, 4, -3, 2, 15, 33, 48, 62, 71, 60, 50, 44, 40]
+"""EUR/MWh, the shape of a sunny spring day in Germany: a dip at noon, a peak in the evening."""
+
+POLICY = """
+zone = "de-lu"
+
+[when]
+any = [{ signal = "price", below = "0 EUR/MWh" }]
+
+[draw]
+watts = 400
+
+[top_up]
+allowed = true
+watts = 400
+max_price = "60 EUR/MWh"
+"""
+
+
+def at(hour: int, minute: int = 0) -> datetime:
+    """A moment of the first day."""
+    return MIDNIGHT + timedelta(hours=hour, minutes=minute)
+
+
+def site(folder: Path, *, policy: str = POLICY, prices: bool = True, step: timedelta = STEP) -> Simulation:
+    pace = Control(
+        every=step, sync_every=step, lease_ttl=step * 4, absent_after=step * 3, start_jitter=timedelta(0), hand_over_after=2 * step
+    )
+    sim = Simulation(folder, policy=policy, step=step, control=pace)
+    sim.add_node("pc", power_w=180.0, steps_per_s=0.01)
+    sim.add_node("old", power_w=110.0, steps_per_s=0.01)
+    if prices:
+        sim.publish(SignalKind.PRICE, DAY, start=MIDNIGHT)
+        sim.publish(SignalKind.PRICE, DAY, start=MIDNIGHT + timedelta(days=1))
+    return sim
+
+
+def method(hours: float) -> Method:
+    """So many hours of work for both nodes, in rounds of half an hour."""
+    return Method(epochs=round(2 * hours), batch_size=1, samples_per_unit=18, units_per_round=2)
+
+
+def job(sim: Simulation, hours: float, **wishes: Any) -> str:
+    return sim.add_job(samples=36, test_samples=0, method=method(hours), **wishes).job_id
+
+
+def go(sim: Simulation, until: datetime, *, cap_w: float = 400.0) -> None:
+    while sim.clock.now() < until:
+        sim.tick()
+        with sim.daemon.store.read() as tx:
+            check_invariants(tx, caps_w={"de-lu": cap_w})
+
+
+def schedule(sim: Simulation, job_id: str = "sim") -> JobSchedule:
+    with sim.daemon.store.read() as tx:
+        return tx.must(JobSchedule, job_id)
+
+
+def state(sim: Simulation, job_id: str = "sim") -> JobState:
+    with sim.daemon.store.read() as tx:
+        return tx.must(Job, job_id).state
+
+
+def decisions(sim: Simulation) -> list[Decision]:
+    with sim.daemon.store.read() as tx:
+        return tx.find(Decision, order="decided_at")
+
+
+def worked(sim: Simulation) -> str:
+    """The hours of the first day in which the zone might draw, one sign each: ``s`` surplus, ``t`` top-up, ``.`` nothing."""
+    drawn = {d.decided_at.replace(minute=0): d.tier for d in decisions(sim) if d.target_w > 0}
+    signs = {Tier.SURPLUS: "s", Tier.TOP_UP: "t"}
+    return "".join(signs[drawn[MIDNIGHT + n * HOUR]] if MIDNIGHT + n * HOUR in drawn else "." for n in range(24))
+
+
+def of(sim: Simulation, kind: type[Fact]) -> list[Any]:
+    return [fact for fact in sim.facts if isinstance(fact, kind)]
+
+
+def test_a_job_that_is_due_gets_the_cheapest_hours_and_is_done_in_time(folder: Path) -> None:
+    """Nothing is known of its speed until half of its time is over; then it is tried out, and waits for the noon."""
+    sim = site(folder)
+    job(sim, 3, deadline=at(18))
+    go(sim, at(8))
+    assert (schedule(sim).timing, schedule(sim).latest_start) == (Timing.UNMEASURED, at(8, 30))
+    assert "not known before its first steps" in schedule(sim).why
+    go(sim, at(10))
+    assert schedule(sim).hours == ((at(12), at(16)),), "the last hour, of which least is used, may be the dearest"
+    assert "taken as the mean" not in schedule(sim).why, "all that matters is known"
+    go(sim, at(18))
+    assert state(sim) is JobState.DONE
+    assert worked(sim) == "........t...tstt........"
+    top_ups = [d for d in decisions(sim) if d.tier is Tier.TOP_UP]
+    assert all("a deadline is at risk" in d.detail and "for sim by 2018-05-01 18:00 UTC" in d.detail for d in top_ups)
+    assert of(sim, DeadlineAtRisk) == of(sim, PlanningFailed) == []
+    sim.close()
+
+
+def test_without_a_deadline_or_with_no_top_up_nothing_is_drawn_outside_surplus(folder: Path) -> None:
+    sim = site(folder)
+    job(sim, 9, job_id="patient")
+    job(sim, 9, job_id="strict", deadline=at(23), top_up=False)
+    go(sim, at(18))
+    assert worked(sim) == ".............s.........."
+    assert all(at(13) <= fact.at <= at(14) for fact in of(sim, LeaseActive))
+    assert sum(node.register_j for node in sim.nodes) <= 290 * 3600
+    sim.close()
+
+
+def test_a_job_s_own_price_limit_holds_beside_the_policy_s(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(8))
+    job(sim, 5, deadline=at(18), top_up_below_eur_mwh=13.0)
+    go(sim, at(18))
+    assert worked(sim) == "............tst........."  # 4, -3 and 2 EUR/MWh: 12 is below the limit too, but half of its time was not over then
+    [risk] = of(sim, DeadlineAtRisk)
+    assert risk.job_id == "sim"
+    assert risk.needed_s > risk.available_s
+    sim.close()
+
+
+def test_two_jobs_share_one_cap_by_priority_and_then_by_deadline(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(8))
+    job(sim, 1, job_id="later", deadline=at(20))
+    job(sim, 1, job_id="sooner", deadline=at(18))
+    job(sim, 1, job_id="first", deadline=at(22), priority=1)
+    job(sim, 1, job_id="patient")
+    ended: list[str] = []
+    while sim.clock.now() < at(22):
+        go(sim, sim.clock.now() + STEP)
+        ended += [name for name in ("later", "sooner", "first", "patient") if name not in ended and state(sim, name) is JobState.DONE]
+        with sim.daemon.store.read() as tx:
+            drawing = {lease.job_id for lease in tx.find(Lease, state=LIVE) if lease.draws_w() > 0}
+            tier = decisions(sim)[-1].tier
+        assert not (tier is Tier.TOP_UP and "patient" in drawing), "surplus only means surplus only"
+    assert set(ended) >= {"later", "sooner", "first"}
+    assert of(sim, DeadlineAtRisk) == []
+    sim.close()
+
+
+def test_a_revised_price_changes_the_plan(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(8))
+    job(sim, 2, deadline=at(21))
+    go(sim, at(13, 20))  # it was measured in the surplus of 13:00
+    before = schedule(sim)
+    sim.publish(SignalKind.PRICE, [-40.0], start=at(19))
+    go(sim, at(13, 30))
+    after = schedule(sim)
+    assert before.digest != after.digest
+    assert not before.runs_at(at(19))
+    assert after.runs_at(at(19))
+    sim.close()
+
+
+def test_prices_that_stop_coming_pause_everything_visibly(folder: Path) -> None:
+    sim = site(folder, prices=False)
+    sim.publish(SignalKind.PRICE, DAY[:12], start=MIDNIGHT)
+    sim.clock.move_to(at(6))
+    job(sim, 8, deadline=at(16))
+    go(sim, at(13))
+    assert worked(sim)[11] == "t", "half of its time is over"
+    assert decisions(sim)[-1].reason is Reason.STALE_SIGNAL
+    assert decisions(sim)[-1].target_w == 0
+    assert schedule(sim).timing is Timing.UNFORESEEN
+    with sim.daemon.store.read() as tx:
+        assert all(lease.state is LeaseState.PAUSED for lease in tx.find(Lease, state=LIVE))
+    sim.publish(SignalKind.PRICE, DAY[12:], start=at(12))
+    go(sim, at(13, 20))
+    assert decisions(sim)[-1].target_w > 0
+    assert schedule(sim).timing is Timing.PLANNED
+    sim.close()
+
+
+def test_a_policy_edited_on_the_way_counts_from_the_next_tick(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(8))
+    job(sim, 2, deadline=at(20))
+    go(sim, at(13, 20))
+    digests = {d.policy_digest for d in decisions(sim)}
+    path = folder / "policy.toml"
+    path.write_text(POLICY.replace("allowed = true", "allowed = false"), encoding="utf-8")
+    go(sim, at(14, 30))
+    assert decisions(sim)[-1].policy_digest not in digests
+    assert worked(sim)[14] == ".", "no top-up any more"
+    assert schedule(sim).hours == ()
+    sim.close()
+
+
+def test_on_a_clock_change_day_hours_and_deadline_are_where_they_should_be(folder: Path) -> None:
+    """28 October 2018 has 25 hours in Berlin; the deadline is told in local time."""
+    sim = site(folder, policy=POLICY.replace("\n[when]", '\ntimezone = "Europe/Berlin"\n[when]', 1), prices=False)
+    start = datetime.fromisoformat("2018-10-28T00:00+02:00").astimezone(UTC)
+    sim.clock.move_to(start)
+    sim.publish(SignalKind.PRICE, [50, 40, -5, 3, 50, 1, *[50] * 19], start=start)
+    job(sim, 1.5, deadline=datetime.fromisoformat("2018-10-28T06:00+01:00"))
+    go(sim, start + 3 * HOUR)
+    assert schedule(sim).deadline == start + 7 * HOUR, "six in the morning, seven hours after midnight"
+    assert schedule(sim).hours[-1][1] <= start + 6 * HOUR
+    go(sim, start + 7 * HOUR)
+    assert state(sim) is JobState.DONE
+    sim.close()
+
+
+def test_wild_prices_are_ordinary(folder: Path) -> None:
+    sim = site(folder, policy=POLICY.replace('max_price = "60 EUR/MWh"', ""), prices=False)
+    sim.publish(SignalKind.PRICE, [4000, 0, 4000, -500, 4000, 0, 0, 4000, 4000, 4000, 4000, 4000], start=MIDNIGHT)
+    job(sim, 2, deadline=at(10))
+    go(sim, at(10))
+    assert state(sim) is JobState.DONE
+    assert worked(sim)[:10] == "...s.tt..."
+    sim.close()
+
+
+def test_a_kill_keeps_the_least_time_on(folder: Path) -> None:
+    """It went on at 13:00 for at least two hours; a daemon that dies at 13:20 comes back and holds to that."""
+    sim = site(folder, policy=POLICY + '\n[schedule]\nmin_on = "2h"\n')
+    sim.clock.move_to(at(8))
+    job(sim, 1, deadline=at(20))
+    go(sim, at(13, 20))
+    since = schedule(sim).since
+    assert (schedule(sim).working, since) == (True, at(13))
+    sim.faults = FaultPlan().kill_daemon(call=sim.calls + 1)
+    go(sim, at(14, 10))
+    assert sim.restarts == 1
+    assert (schedule(sim).working, schedule(sim).since) == (True, since)
+    assert schedule(sim).runs_at(at(14, 10))
+    sim.close()
+
+
+def test_planning_that_breaks_stops_no_tick_and_is_told_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = site(folder, step=timedelta(minutes=5))
+    sim.clock.move_to(at(12, 30))
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("bad day")
+
+    monkeypatch.setattr(planning, "choose", broken)
+    job(sim, 1, deadline=at(18))
+    go(sim, at(18))
+    [failed] = of(sim, PlanningFailed)
+    assert "ZeroDivisionError: bad day" in failed.detail
+    assert state(sim) is JobState.DONE, "the surplus, and what is left just before it would be too late"
+    sim.close()
+
+
+def test_work_stops_inside_the_window(folder: Path) -> None:
+    """Surplus ends at 14:00: nodes hear of it with their next sync, so the tick before says so, and at 14:00 nobody draws."""
+    sim = site(folder)
+    sim.clock.move_to(at(12, 30))
+    job(sim, 9)
+    go(sim, at(14))
+    assert not any(node.running for node in sim.nodes)
+    paused = of(sim, LeasePaused)
+    assert paused
+    assert all(at(13) < fact.at < at(14) for fact in paused)
+    [end] = [d for d in of(sim, PolicyDecided) if "the window ends at 14:00:00 UTC" in d.detail]
+    assert at(13, 40) <= end.at < at(14)
+    assert end.reason == "no_surplus"
+    go(sim, at(15))
+    assert of(sim, LeasePaused) == paused
+    sim.close()
+
+
+def test_a_slot_that_nobody_knows_yet_stops_nothing(folder: Path) -> None:
+    """A provider that tells each hour's price just as it begins: work goes on from one to the next."""
+    sim = site(folder, prices=False)
+    sim.clock.move_to(at(8))
+    job(sim, 9)
+    for hour in (8, 9):
+        sim.publish(SignalKind.PRICE, [-3.0], start=at(hour))
+        go(sim, at(hour + 1) - STEP)
+    assert of(sim, LeasePaused) == []
+    sim.close()
+
+
+def test_a_deadline_that_cannot_be_met_is_told_once_with_numbers(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(10))
+    job(sim, 12, deadline=at(16))
+    go(sim, at(16))
+    [risk] = of(sim, DeadlineAtRisk)
+    assert risk.needed_s > 10 * 3600
+    assert 0 < risk.available_s < 4 * 3600
+    assert "at risk" in schedule(sim).why or schedule(sim).timing is Timing.OVER
+    go(sim, at(17))
+    assert schedule(sim).timing is Timing.OVER
+    assert decisions(sim)[-1].target_w == 0, "what is missed is not chased at any price"
+    sim.close()
