@@ -6,7 +6,8 @@ A draw is a day of quarter-hours in four zones: sun and wind make the caps, and 
 (8, 120 and 320 W, each +-30 %), merits that spread by a quarter around their class's, reliabilities, price floors around 80 and budgets of
 about 16 slots. Side by side on the same draws:
 
-* **ours**: `gridsched.core.horizon.plan_horizon` with the transport programme solved by HiGHS, and its wall and processor time on one thread.
+* **ours**: `gridsched.core.horizon.plan_horizon` with the transport programme solved by HiGHS, and its wall and
+  processor time on one thread.
 * **greedy**: slot after slot, the best merit first among those who may still run.
 * **filled**: what `plan_horizon` does without a solver: the same, but slots that pay most first.
 
