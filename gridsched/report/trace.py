@@ -221,7 +221,7 @@ def _resolution(path: Path, rows: list[list[str]], time: int, timezone: str) -> 
                 f"{path}: {first!r} has no UTC offset; say whose clock it is, for example --timezone Europe/Berlin"
             ) from error
         raise InvalidInput(f"{path}: {error}") from error
-    stamps = sorted(_stamps([row[time] for row in rows[: 40 * _PEEK] if len(row) > time and row[time].strip()]))
+    stamps = sorted(stamp for row in rows[: 40 * _PEEK] if len(row) > time for stamp in _stamps([row[time]]))
     steps = Counter(later - earlier for earlier, later in itertools.pairwise(stamps) if later > earlier)
     if not steps:
         raise InvalidInput(f"{path} has fewer than two different stamps; a trace needs at least a few weeks of them")
