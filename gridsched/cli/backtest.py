@@ -24,6 +24,7 @@ from gridsched.core.signal import SignalKind
 from gridsched.plugins import load_policy
 
 if TYPE_CHECKING:
+    from gridsched.report.backtest import Record, Task
     from gridsched.report.trace import Trace
 
 __all__ = ["backtest"]
@@ -76,6 +77,7 @@ def backtest(
         read = read_trace(trace, rule.schedule.objective, columns)
         _tell_source(read, rule)
         rec = record(read, rule)
+        _tell_rounding(rec, task)
         found = weeks(rec, task, begin=_day(begin, "--from"), end=_day(end, "--to"), mondays=week_starts is WeekStarts.MONDAY)[::every]
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True
@@ -151,9 +153,17 @@ def _tell_missing(figures: Mapping[str, Any]) -> None:
         share = figures["missing_hours"] / (figures["weeks"] * figures["hours_per_week"])
         alike = figures["oracle"]["deadline_misses"]
         why = f"; in {alike} no foresight could have: the policy allows too few hours, see [top_up]" if alike else ""
-        out.print(
-            f"{figures['deadline_misses']} weeks were not done by their end, {share:.1%} of all hours are missing{why}", style="yellow"
-        )
+        undone = f"{figures['deadline_misses']} weeks were not done by their end, {share:.1%} of all hours are missing"
+        out.print(undone + why, style="yellow", markup=False)
+
+
+def _tell_rounding(rec: "Record", task: "Task") -> None:
+    """Work is counted in parts of a slot, so a short waste may come out as another."""
+    effort = task.effort(rec.grid.slot)
+    counted = effort.waste * rec.grid.slot / effort.per_slot
+    if counted != task.waste:
+        asked, minutes = (time_ / timedelta(minutes=1) for time_ in (task.waste, counted))
+        out.print(f"{asked:g} min lost at a start count as {minutes:g}: slots of {rec.grid.slot} are not split more finely", style="yellow")
 
 
 def _title(figures: Mapping[str, Any]) -> str:
