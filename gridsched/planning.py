@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsched.calendars import calendar_of
 from gridsched.core.grid import Grid, grid_of
-from gridsched.core.outlook import LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead, slot_of
+from gridsched.core.outlook import Outlook, slot_of
 from gridsched.core.policy import Policy
 from gridsched.core.signal import Quality, Reading, Series, SignalKind
 from gridsched.core.timing import Array, Hours, JobSchedule, Timing, choose, effort_of, open_slots, standing_of, told
@@ -22,7 +21,7 @@ from gridsched.flow import timing
 from gridsched.flow.timing import Case
 from gridsched.ports import Clock, Store, Tx, Writer
 
-__all__ = ["Planner", "outlook_of"]
+__all__ = ["Planner"]
 
 _log = logging.getLogger(__name__)
 _GUARD_SHARE = 0.5
@@ -66,7 +65,7 @@ class Planner:
         known = self._learned.get(policy.zone)
         if known is None or known[0] != named.all:
             try:
-                made = outlook_of(tx, policy, policy.schedule.objective, now)
+                made = timing.outlook_of(tx, policy, policy.schedule.objective, now)
             except Exception:  # noqa: BLE001 - bad data must not stop the tick
                 _log.exception("no outlook on %s in %s", policy.schedule.objective, policy.zone, extra={"action": "outlook_failed"})
                 made = None
@@ -100,13 +99,6 @@ def _digest(case: Case, named: _Named, now: datetime) -> str:
     except ValueError:
         grains = -1
     return case.digest(named.all, grains, over)
-
-
-def outlook_of(tx: Tx, policy: Policy, signal: SignalKind, now: datetime) -> Outlook | None:
-    """The outlook on one signal of the policy's zone, from what the store knows at ``now``."""
-    readings = tx.readings(policy.zone, signal, now - LOOK_BACK, now + LOOK_AHEAD, known_at=now)
-    years = range((now - LOOK_BACK).year, (now + 2 * LOOK_AHEAD).year + 1)
-    return look_ahead(readings, now=now, calendar=calendar_of(policy.timezone, years), stale_after=policy.stale_limits[signal])
 
 
 def plan_all(cases: Sequence[Case], outlook: Outlook | None, near: Near, digests: Mapping[str, str], now: datetime) -> list[JobSchedule]:
@@ -224,7 +216,9 @@ def _why(case: Case, hours: Hours, outlook: Outlook, before: Sequence[JobSchedul
         parts.append(f"{_hours(hours.later)} after {outlook.known.end:%Y-%m-%d %H:%M} UTC, where better or equal hours are expected")
     if outlook.known.end < case.deadline:
         source = (
-            f"drawn from {outlook.learned} past days" if outlook.learned else "taken as the mean of the known slots, for want of past days"
+            f"drawn from {outlook.learned} known days"
+            if outlook.learned
+            else "taken as the mean of the known slots, for want of earlier days"
         )
         parts.append(f"days not known yet are {source}")
     if before:

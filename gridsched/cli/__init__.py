@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints."""
 
-from gridsched.cli import adapter, backtest, demo, job, node, operator, policy, report
+from gridsched.cli import adapter, ahead, backtest, demo, job, node, operator, policy, report
 from gridsched.cli.base import app
 
 __all__ = ["app"]
@@ -10,6 +10,8 @@ app.add_typer(job.app, name="job")
 app.add_typer(job.datasets, name="dataset")
 policy.app.command()(backtest.backtest)
 app.add_typer(policy.app, name="policy")
+app.add_typer(ahead.schedule, name="schedule")
+app.add_typer(ahead.forecast, name="forecast")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(report.app, name="report")
 app.add_typer(operator.database, name="db")

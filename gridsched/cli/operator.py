@@ -64,6 +64,7 @@ def serve(
     site: SiteOption = None,
     host: Annotated[str | None, typer.Option(help="Listen there instead of what gridsched.toml says.")] = None,
     port: Annotated[int | None, typer.Option(help="Likewise; 0 is any free port.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and explain, but grant nothing: no node works.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the daemon until Ctrl-C."""
@@ -76,8 +77,8 @@ def serve(
 
         settings = config.load(_folder(site))
         sites.write_token(settings)
-        daemon = Daemon(settings)
-        daemon.run(host=host, port=port, ready=lambda url: _say_ready(url, settings.token_file))
+        daemon = Daemon(settings, dry_run=dry_run)
+        daemon.run(host=host, port=port, ready=lambda url: _say_ready(url, settings.token_file, dry_run=dry_run))
     _leave()
 
 
@@ -88,8 +89,10 @@ def _leave() -> None:
     os._exit(0)
 
 
-def _say_ready(url: str, token_file: Path) -> None:
+def _say_ready(url: str, token_file: Path, *, dry_run: bool) -> None:
     out.print(f"gridsched is ready: {url}  (operator token in {token_file})", soft_wrap=True)
+    if dry_run:
+        out.print("this is a dry run: it decides and explains, and grants nothing")
     sys.stdout.flush()
 
 
@@ -155,6 +158,8 @@ def status(site: SiteOption = None, url: UrlOption = None, token: TokenOption = 
     """Each zone: what may be drawn, what is drawn, and why."""
     with daemon_at(site, url, token) as daemon:
         seen = daemon.get("/v1/status")
+    if seen.get("dry_run"):
+        out.print("[bold]dry run[/bold]: targets are decided and explained, and nothing is granted")
     for zone in seen["zones"]:
         out.print(f"[bold]{zone['zone']}[/bold]  target {zone['target_w']:.0f} W, drawn {zone['drawn_w']:.0f} W: {zone['reason']}")
         if zone.get("detail"):

@@ -1,14 +1,14 @@
 """``gridsched policy``: does it parse, what does it need, and what did it decide."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gridsched.cli.ahead import JsonOption, PlotOption, give
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out
-from gridsched.cli.operator import tell_decision
-from gridsched.core.errors import GridschedError, NotFound
+from gridsched.cli.operator import only_zone, tell_decision
+from gridsched.core.errors import GridschedError
 from gridsched.core.rule import Policy
 from gridsched.core.units import MICRO
 from gridsched.plugins import load_policies, load_policy
@@ -51,18 +51,21 @@ def _tell(path: Path, policy: Policy) -> None:
 
 @app.command()
 def explain(
-    zone: Annotated[str, typer.Option(help="The zone.")],
+    zone: Annotated[str, typer.Option(help="Default: the daemon's only zone.")] = "",
     at: Annotated[str, typer.Option(help="A moment such as 2018-01-28T12:00:00Z; default: the newest decision.")] = "",
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
     site: SiteOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
 ) -> None:
-    """The story of the decision that held at a moment."""
+    """The story of the decision that held at a moment, and what was around it."""
     with daemon_at(site, url, token) as daemon:
-        decisions = daemon.get(f"/v1/zones/{zone}/decisions", limit=100_000)
-        moment = datetime.fromisoformat(at) if at else None
-        held = [d for d in decisions if moment is None or datetime.fromisoformat(d["decided_at"]) <= moment]
-        if not held:
-            raise NotFound(f"zone {zone} had decided nothing by {at or 'now'}")
-        last = max(held, key=lambda d: datetime.fromisoformat(d["decided_at"]))
-        tell_decision(daemon.get(f"/v1/explain/decision/{last['decision_id']}")["decision"])
+        told = daemon.get(f"/v1/zones/{zone or only_zone(daemon)}/explain", **({"at": at} if at else {}))
+        if not as_json:
+            tell_decision(told["decision"])
+        if plot is not None:
+            from gridsched.report.ahead import plot_decision
+
+            plot_decision(plot, told)
+        give(told, as_json=as_json, plot=plot)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from gridsched.calendars import calendar_of
 from gridsched.core.condition import leaves
 from gridsched.core.consent import Consent
 from gridsched.core.facts import DeadlineAtRisk, Fact, PlanningFailed
@@ -12,7 +13,7 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.grid import DAY
 from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
-from gridsched.core.outlook import LOOK_AHEAD
+from gridsched.core.outlook import LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead
 from gridsched.core.policy import WHY_ON, Decision, Policy, Tier
 from gridsched.core.signal import Reading, SignalKind
 from gridsched.core.timing import JobSchedule, Timing, own_policy
@@ -21,7 +22,7 @@ from gridsched.core.workload import Hand, Workload, total_steps, weigh
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
-__all__ = ["Case", "can_run", "cases", "edges", "keep", "may_work", "near", "pressing", "running", "stand"]
+__all__ = ["Case", "can_run", "cases", "edges", "keep", "may_work", "near", "outlook_of", "pressing", "running", "stand"]
 
 _LATELY = 2 * DAY
 _MEASURED = 200
@@ -140,6 +141,13 @@ def near(tx: Tx, now: datetime, policy: Policy) -> dict[SignalKind, list[Reading
     """What is known at ``now`` of the signals that tell whether the policy allows a slot: of late and ahead."""
     kinds = {policy.schedule.objective, SignalKind.PRICE, *(leaf.signal for leaf in leaves(policy.when))}
     return {kind: tx.readings(policy.zone, kind, now - _LATELY, now + LOOK_AHEAD, known_at=now) for kind in sorted(kinds)}
+
+
+def outlook_of(tx: Tx, policy: Policy, signal: SignalKind, now: datetime) -> Outlook | None:
+    """The outlook on one signal of the policy's zone, from what the store knows at ``now``."""
+    readings = tx.readings(policy.zone, signal, now - LOOK_BACK, now + LOOK_AHEAD, known_at=now)
+    years = range((now - LOOK_BACK).year, (now + 2 * LOOK_AHEAD).year + 1)
+    return look_ahead(readings, now=now, calendar=calendar_of(policy.timezone, years), stale_after=policy.stale_limits[signal])
 
 
 # -- keeping it

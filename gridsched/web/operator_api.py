@@ -26,12 +26,13 @@ from gridsched.core.facts import Fact, kind_of
 from gridsched.core.fleet import Node
 from gridsched.core.job import Dataset, Job, JobSpec, is_name
 from gridsched.core.ledger import Transfer
-from gridsched.core.policy import Decision
+from gridsched.core.policy import Decision, Policy
 from gridsched.core.quantity import unknown_key
 from gridsched.core.round import Epoch, Version
+from gridsched.core.signal import SignalKind
 from gridsched.flow import admit
 from gridsched.ports import Reply, Tx
-from gridsched.web import views
+from gridsched.web import ahead, views
 from gridsched.web.answers import Answers
 from gridsched.web.channel import Hub
 from gridsched.web.doors import Doors, moment
@@ -47,6 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # no 0, O, 1, I: codes are read aloud and typed
 _CODE_GROUPS, _GROUP = 4, 4
 _MOST_ROWS = 100_000
+_MOST_DAYS = 14
 _KINDS = frozenset(kind_of(getattr(facts, name)) for name in facts.__all__ if isinstance(getattr(facts, name), type)) - {kind_of(Fact)}
 
 
@@ -82,12 +84,15 @@ class OperatorApi:
             self._door("/v1/jobs/{job_id}/cancel", self.cancel, order, "POST"),
             self._door("/v1/jobs/{job_id}/versions", self.versions, look),
             self._door("/v1/jobs/{job_id}/epochs", self.epochs, look),
+            self._door("/v1/jobs/{job_id}/schedule", self.schedule, look),
             self._door("/v1/datasets", self.datasets, look),
             self._door("/v1/datasets", self.add_dataset, order, "POST"),
             self._door("/v1/invites", self.invite, order, "POST"),
             self._door("/v1/nodes", self.nodes, look),
             self._door("/v1/nodes/{node_id}/revoke", self.revoke, order, "POST"),
             self._door("/v1/zones/{zone}/decisions", self.decisions, look),
+            self._door("/v1/zones/{zone}/forecast", self.forecast, look),
+            self._door("/v1/zones/{zone}/explain", self.explain, look),
             self._door("/v1/zones/{zone}/pause", partial(self.pause, paused=True), order, "POST"),
             self._door("/v1/zones/{zone}/resume", partial(self.pause, paused=False), order, "POST"),
             self._door("/v1/decisions/{decision_id}", self.decision, look),
@@ -133,7 +138,11 @@ class OperatorApi:
     async def status(self, _: Request) -> Response:
         doors = self._doors
         policies = list(doors.policies.values())
-        return answer(await self._read(lambda tx: views.status(tx, policies, now=doors.clock.now(), speed=doors.clock.speed)))
+        return answer(
+            await self._read(
+                lambda tx: views.status(tx, policies, now=doors.clock.now(), speed=doors.clock.speed, dry_run=doors.rules.dry_run)
+            )
+        )
 
     async def jobs(self, _: Request) -> Response:
         return answer(await self._read(lambda tx: [views.job(tx, found) for found in tx.find(Job)]))
@@ -146,6 +155,26 @@ class OperatorApi:
 
     async def epochs(self, request: Request) -> Response:
         return answer(await self._read(lambda tx: views.plain(tx.find(Epoch, job_id=_job(tx, request).job_id, order="number"))))
+
+    async def schedule(self, request: Request) -> Response:
+        def told(tx: Tx) -> Any:
+            job = _job(tx, request)
+            return ahead.schedule(tx, job, self._policy(job.spec.zone), self._doors.clock.now())
+
+        return answer(await self._read(told))
+
+    async def forecast(self, request: Request) -> Response:
+        _only(request, "signal", "days")
+        policy, now = self._policy(self._zone(request)), self._doors.clock.now()
+        signal = _signal(request.query_params.get("signal", policy.schedule.objective.value))
+        days = min(_number(request, "days", 5), _MOST_DAYS)
+        return answer(await self._read(lambda tx: ahead.forecast(tx, policy, signal, now, days=days)))
+
+    async def explain(self, request: Request) -> Response:
+        _only(request, "at")
+        policy, now = self._policy(self._zone(request)), self._doors.clock.now()
+        at = moment(request.query_params["at"], name="at") if "at" in request.query_params else None
+        return answer(await self._read(lambda tx: ahead.around(tx, policy, at, now)))
 
     async def datasets(self, _: Request) -> Response:
         return answer(await self._read(lambda tx: views.plain(tx.find(Dataset))))
@@ -267,9 +296,12 @@ class OperatorApi:
 
     def _zone(self, request: Request) -> str:
         zone: str = request.path_params["zone"]
+        return self._policy(zone).zone
+
+    def _policy(self, zone: str) -> Policy:
         if zone not in self._doors.policies:
             raise NotFound(f"there is no zone {zone!r}; this daemon has {', '.join(self._doors.policies)}")
-        return zone
+        return self._doors.policies[zone]
 
 
 def _job(tx: Tx, request: Request) -> Job:
@@ -289,6 +321,12 @@ def _only(request: Request, *known: str) -> None:
     for name in request.query_params:
         if name not in known:
             raise MessageError(f"{request.url.path}: {unknown_key(name, known)}")
+
+
+def _signal(name: str) -> SignalKind:
+    if name not in SignalKind.__members__.values():
+        raise InvalidInput(f"signal: {unknown_key(name, SignalKind)}")
+    return SignalKind(name)
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -59,12 +59,13 @@ def job(tx: Tx, found: Job) -> Json:
     }
 
 
-def status(tx: Tx, policies: Iterable[Policy], *, now: datetime, speed: float) -> Json:
+def status(tx: Tx, policies: Iterable[Policy], *, now: datetime, speed: float, dry_run: bool = False) -> Json:
     """Everything at a glance: each zone's target and draw with the reason, and each job's progress."""
     rows = nodes(tx, now=now, connected=set())
     return {
         "now": now.isoformat(),
         "clock_speed": speed,
+        "dry_run": dry_run,
         "zones": [
             _zone(tx, policy, now, [row for row in rows if row["zone"] == policy.zone and not row["revoked"]]) for policy in policies
         ],
