@@ -4,13 +4,13 @@ This module is the face for adapter authors: what a signal adapter in ``adapters
 """
 
 from gridsched.adapter import Adapter, Fault, Http, Publication, Response, body_of, read_json, read_options, refuse_old, value_at
-from gridsched.broker import Broker
 from gridsched.core.errors import AdapterError, ConfigError, InvalidInput
 from gridsched.core.quantity import duration, factor
 from gridsched.core.rows import Batch, Dropped, Layout, Row, Stamp, StampFormat, moment, named_zone, number, read_rows
 from gridsched.core.signal import UNIT, Quality, Reading, SignalKind
-from gridsched.openadr import EventSpan, event_spans
-from gridsched.vtn import OpenAdrVersion, Vtn
+from gridsched.providers.broker import Broker
+from gridsched.providers.openadr import EventSpan, event_spans
+from gridsched.providers.vtn import OpenAdrVersion, Vtn
 
 __all__ = [
     "UNIT",

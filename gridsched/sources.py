@@ -21,7 +21,7 @@ from gridsched.core.settings import AdapterTable, Settings
 from gridsched.flow import ingest
 from gridsched.plugins import load_adapter
 from gridsched.ports import Reply, Tx, Writer
-from gridsched.session import Limits, Session, masked
+from gridsched.providers.session import Limits, Session, masked
 
 __all__ = ["Source", "open_session", "open_sources", "secrets_of"]
 

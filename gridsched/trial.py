@@ -10,7 +10,7 @@ from gridsched.adapter import Adapter, Fault, Http
 from gridsched.core.errors import AdapterError
 from gridsched.core.rows import Batch
 from gridsched.core.signal import UNIT, Reading, SignalKind, SignalState, plausible, snapshot
-from gridsched.session import masked
+from gridsched.providers.session import masked
 
 __all__ = ["Seen", "Trial", "as_json", "attempt"]
 

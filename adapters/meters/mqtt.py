@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gridsched.adapter import read_json, read_options, value_at
-from gridsched.broker import Broker, Message
 from gridsched.core.errors import ConfigError, GridschedError, InvalidInput
 from gridsched.core.meter import TOLERANCE
 from gridsched.core.quantity import factor
 from gridsched.core.rows import number
 from gridsched.ports import Register
+from gridsched.providers.broker import Broker, Message
 
 __all__ = ["MqttMeter"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gridsched import AdapterError, Batch, ConfigError, Quality, Response, SignalKind
-from gridsched.session import Limits, Session
+from gridsched.providers.session import Limits, Session
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import RECORDED, adapter, recorded
 from tests.adapters.payloads import BERLIN

@@ -13,8 +13,8 @@ import pytest
 
 from gridsched import AdapterError, Batch, ConfigError, InvalidInput, SignalKind
 from gridsched.core.signal import snapshot
-from gridsched.openadr import event_spans, iso_duration
-from gridsched.session import Limits, Session
+from gridsched.providers.openadr import event_spans, iso_duration
+from gridsched.providers.session import Limits, Session
 from tests.adapters.load import RECORDED, adapter, recorded
 from tests.adapters.payloads import openadr
 

@@ -11,7 +11,7 @@ import pytest
 
 from gridsched import AdapterError
 from gridsched.core.errors import Busy
-from gridsched.session import Limits, Session, TokenBucket, masked
+from gridsched.providers.session import Limits, Session, TokenBucket, masked
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

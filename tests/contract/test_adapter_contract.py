@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gridsched import AdapterError, ConfigError, SignalKind
 from gridsched.core.signal import plausible
 from gridsched.plugins import shipped
-from gridsched.session import Limits
+from gridsched.providers.session import Limits
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import adapter
 from tests.adapters.payloads import (

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from gridsched.broker import Message
 from gridsched.core.errors import ConfigError, StorageFull
 from gridsched.core.meter import MeterMethod
 from gridsched.node.register import KeptRegister, load_meter
 from gridsched.plugins import load_adapter, shipped
 from gridsched.ports import Meter
+from gridsched.providers.broker import Message
 from tests.mosquitto import mosquitto
 
 ADAPTERS = shipped("adapters")

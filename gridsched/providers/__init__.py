@@ -1,0 +1,1 @@
+"""The ways out of the house: HTTP, MQTT, and OpenADR over HTTP."""
