@@ -102,10 +102,10 @@ def _digest(case: Case, named: _Named, now: datetime) -> str:
 
 
 def plan_all(cases: Sequence[Case], outlook: Outlook | None, near: Near, digests: Mapping[str, str], now: datetime) -> list[JobSchedule]:
-    """A schedule for each case. One that is served later plans around those before it, where it needs the nodes that they work on."""
+    """A schedule for each case. One that is served later plans around those before it that leave no node for it."""
     made: list[JobSchedule] = []
     for number, case in enumerate(cases):
-        before = [schedule for earlier, schedule in zip(cases[:number], made, strict=True) if _in_the_way(earlier, case)]
+        before = [schedule for earlier, schedule in zip(cases[:number], made, strict=True) if earlier.load.hands >= earlier.load.room]
         try:
             made.append(_plan_one(case, outlook, near, before, digests[case.job.job_id], now))
         except Exception as error:  # noqa: BLE001 - a bug in one plan must stop neither the others nor the tick
@@ -113,11 +113,6 @@ def plan_all(cases: Sequence[Case], outlook: Outlook | None, near: Near, digests
             why = f"its hours could not be chosen ({type(error).__name__}: {error}), so it takes surplus only, until it is nearly too late"
             made.append(_blank(case, Timing.FAILED, why, digests[case.job.job_id], now))
     return made
-
-
-def _in_the_way(earlier: Case, case: Case) -> bool:
-    """Whether the jobs cannot work side by side: the earlier one can use every node that there is for the other."""
-    return earlier.spec.method.units_per_round >= len(case.nodes | earlier.nodes)
 
 
 def _blank(case: Case, kind: Timing, why: str, digest: str, now: datetime) -> JobSchedule:

@@ -92,9 +92,9 @@ class Effort:
         """Off for 1 to ``min_off`` slots, then on for 1 to ``ages``."""
         return self.min_off + self.ages
 
-    def done(self, age: int) -> int:
-        """Grains done in a slot after ``age`` slots of being on."""
-        return min(max((age + 1) * self.per_slot - self.waste, 0), self.per_slot)
+    def done(self, age: int, part: float = 1.0) -> int:
+        """Grains done in ``part`` of a slot after ``age`` slots of being on."""
+        return round(min(max((age + part) * self.per_slot - self.waste, 0), part * self.per_slot))
 
     def spent(self, age: int, left: int) -> float:
         """The share of that slot's energy that is drawn when ``left`` grains are left at its start: work ends with the work."""
@@ -227,7 +227,7 @@ def follow(table: Sequence[Array], costs: Array, effort: Effort, standing: Stand
         if run[slot]:
             age = standing.slots if standing.on else 0
             cost += float(price) * min(effort.spent(age, left), share)
-            left -= min(round(effort.done(age) * share), left)
+            left -= min(effort.done(age, share), left)
             starts += not standing.on
         standing = standing.after(bool(run[slot]))
     return Schedule(run=run, cost=cost, expected=expected, starts=starts, left=left)
@@ -240,7 +240,7 @@ def runs(later: Array, cost: float, effort: Effort, standing: Standing, left: in
     if not standing.on and standing.slots < effort.min_off:
         return False
     age = standing.slots if standing.on else 0
-    done = min(round(effort.done(age) * part), left)
+    done = min(effort.done(age, part), left)
     go = cost * min(effort.spent(age, left), part) + later[standing.after(True).state(effort), left - done]
     rest = later[standing.after(False).state(effort), left]
     return bool(go <= rest + 1e-9 * abs(rest))

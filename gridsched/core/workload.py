@@ -1,7 +1,7 @@
 """How much work a job still is: its steps left, at the speed that was measured of the nodes that may do them.
 
 A round ends with its last unit, so few units on unlike nodes take longer than steps divided by speed: by how much follows
-from dealing a round's units out, each to the node that is done with it first.
+from dealing a round's units out as the daemon does, each to the node that is free first.
 """
 
 import heapq
@@ -32,11 +32,15 @@ class Hand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """``steps`` are left, done at ``speed`` (steps per second, all ``hands`` together; 0: not known yet), which takes ``time``."""
+    """``steps`` are left, done at ``speed`` (steps per second, all ``hands`` together; 0: not known yet), which takes ``time``.
+
+    ``room`` nodes fit under the watts; where that is more than ``hands``, another job can work beside this one.
+    """
 
     steps: int
     speed: float = 0.0
     hands: int = 0
+    room: int = 0
     time: timedelta | None = None
 
 
@@ -69,13 +73,12 @@ def stretch(speeds: Sequence[float], units: int) -> float:
     """By how much a round of ``units`` equal units takes longer than their steps divided by the sum of ``speeds``."""
     if units > _MOST_DEALT:
         return 1.0
-    free = [(1 / speed, speed) for speed in speeds]  # when each node would be done with the unit it is given next
+    free = [(0.0, -speed) for speed in speeds]  # when each node is free for a unit; the quickest first
     heapq.heapify(free)
-    last = 0.0
     for _ in range(units):
-        last, speed = heapq.heappop(free)
-        heapq.heappush(free, (last + 1 / speed, speed))
-    return last * sum(speeds) / units
+        at, speed = heapq.heappop(free)
+        heapq.heappush(free, (at - 1 / speed, speed))
+    return max(at for at, _ in free) * sum(speeds) / units
 
 
 def weigh(spec: JobSpec, *, steps: int, hands: Sequence[Hand], watts: float) -> Workload:
@@ -83,8 +86,9 @@ def weigh(spec: JobSpec, *, steps: int, hands: Sequence[Hand], watts: float) -> 
     if steps == 0:
         return Workload(steps=0, time=timedelta(0))
     chosen = within(hands, watts=watts, most=spec.method.units_per_round)
+    room = len(within(hands, watts=watts, most=len(hands)))
     speed = sum(hand.speed for hand in chosen)
     if not speed > 0:
-        return Workload(steps=steps, hands=len(chosen))
+        return Workload(steps=steps, hands=len(chosen), room=room)
     longer = stretch([hand.speed for hand in chosen], spec.method.units_per_round)
-    return Workload(steps=steps, speed=speed, hands=len(chosen), time=timedelta(seconds=steps / speed * longer * SAFETY))
+    return Workload(steps=steps, speed=speed, hands=len(chosen), room=room, time=timedelta(seconds=steps / speed * longer * SAFETY))

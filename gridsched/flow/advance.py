@@ -20,6 +20,7 @@ from gridsched.core.round import (
     total_rounds,
     units_of,
 )
+from gridsched.core.timing import JobSchedule
 from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import settle
 from gridsched.flow.tell import lease_ended
@@ -195,4 +196,6 @@ def _end(tx: Tx, now: datetime, job: Job, state: JobState, reason: str) -> list[
     for rnd in tx.find(Round, job_id=job.job_id, state=RoundState.OPEN):
         tx.put(close(rnd, RoundState.ABANDONED, now))
     tx.put(replace(job, state=state, reason=reason))
+    if tx.get(JobSchedule, job.job_id) is not None:
+        tx.delete(JobSchedule, job_id=job.job_id)
     return [*facts, JobEnded(at=now, job_id=job.job_id, state=state.value, reason=reason)]

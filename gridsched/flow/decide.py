@@ -38,6 +38,8 @@ def zone(
     used = before.used(day)
     decision, state = _evaluate(tx, policy, before.state, view, before)
     decision = _lasting(tx, now, policy, decision, state, view, before, ahead)
+    if waiting := timing.waiting(tx, now, decision):
+        decision = replace(decision, detail=f"{decision.detail}; waiting for better hours: {', '.join(waiting)}")
     if dry_run:
         decision = replace(decision, detail=f"dry run, nothing is granted: {decision.detail}")
     after = replace(

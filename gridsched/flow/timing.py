@@ -22,7 +22,7 @@ from gridsched.core.workload import Hand, Workload, total_steps, weigh
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
-__all__ = ["Case", "can_run", "cases", "edges", "keep", "may_work", "near", "outlook_of", "pressing", "running", "stand"]
+__all__ = ["Case", "can_run", "cases", "edges", "keep", "may_work", "near", "outlook_of", "pressing", "running", "stand", "waiting"]
 
 _LATELY = 2 * DAY
 _MEASURED = 200
@@ -37,7 +37,6 @@ class Case:
     load: Workload
     policy: Policy
     schedule: JobSchedule | None
-    nodes: frozenset[str]
     margin: timedelta
 
     @property
@@ -90,9 +89,7 @@ def _case(tx: Tx, now: datetime, job: Job, policy: Policy, willing: Sequence[tup
         usual = sorted(speeds.values())[len(speeds) // 2]  # those that were measured are away: take the others to be like them
         hands = [replace(hand, speed=usual) for hand in hands]
     load = weigh(job.spec, steps=_steps_left(tx, job), hands=hands, watts=_watts(own))
-    return Case(
-        job=job, load=load, policy=own, schedule=tx.get(JobSchedule, job.job_id), nodes=frozenset(h.node_id for h in hands), margin=margin
-    )
+    return Case(job=job, load=load, policy=own, schedule=tx.get(JobSchedule, job.job_id), margin=margin)
 
 
 def _willing(tx: Tx, now: datetime, policy: Policy) -> list[tuple[Node, float]]:
@@ -207,6 +204,13 @@ def may_work(tx: Tx, now: datetime, decision: Decision) -> list[Job]:
     if decision.tier is Tier.SURPLUS:
         return [job for job in jobs if not _waits(tx.get(JobSchedule, job.job_id), now, decision)]
     return jobs
+
+
+def waiting(tx: Tx, now: datetime, decision: Decision) -> list[str]:
+    """The jobs that leave this surplus to others, because their plans have better hours."""
+    if decision.tier is not Tier.SURPLUS:
+        return []
+    return [job.job_id for job in running(tx, decision.zone) if _waits(tx.get(JobSchedule, job.job_id), now, decision)]
 
 
 def _waits(schedule: JobSchedule | None, now: datetime, decision: Decision) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gridsched.core.errors import NotFound
 from gridsched.core.grid import DAY
-from gridsched.core.job import Job
+from gridsched.core.job import Job, JobState
 from gridsched.core.outlook import Outlook, band
 from gridsched.core.policy import Decision, Policy
 from gridsched.core.signal import UNIT, Reading, Series, SignalKind
@@ -39,6 +39,8 @@ def schedule(tx: Tx, job: Job, policy: Policy, now: datetime) -> Json:
         "top_up": spec.top_up,
         "top_up_below_eur_mwh": spec.top_up_below_eur_mwh,
     }
+    if job.state is not JobState.RUNNING:
+        return body | {"timing": "over", "why": f"the job is {job.state}: {job.reason}", "hours": []}
     if spec.deadline is None:
         return body | {"timing": "as_it_comes", "why": "it has no deadline, so it takes surplus as it comes", "hours": []}
     if found is None or found.deadline != spec.deadline:
