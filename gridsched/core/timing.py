@@ -6,6 +6,7 @@ hours) and its plan waits for better ones: then both are told by the same signal
 Surplus told by any other signal is there now and gone later, so it is taken as it comes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ __all__ = ["HORIZON", "Hours", "JobSchedule", "Timing", "choose", "effort_of", "
 HORIZON = 14 * DAY
 """As far ahead as hours are chosen; of longer jobs the share that falls into it."""
 _ENOUGH_GRAINS = 1000
+_LEAST_PARTS = 4
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -157,7 +159,7 @@ def _as_known(condition: Condition, truth: Mapping[str, bool | None]) -> bool | 
 
 
 def effort_of(work: timedelta, rule: SchedulingRule, slot: timedelta) -> Effort:
-    """``work`` in grains as fine as the waste of a start needs, or, for much work, as can be planned quickly."""
+    """``work`` in grains: as fine as the waste of a start and a part of the present slot need, or, for much work, as is planned quickly."""
     lasting = {"slot": slot, "min_on": rule.min_on, "min_off": rule.min_off}
     rough = slot / 4 * round(4 * (rule.restart_waste / slot))
     for waste in (rule.restart_waste, rough, timedelta(0)):
@@ -166,8 +168,17 @@ def effort_of(work: timedelta, rule: SchedulingRule, slot: timedelta) -> Effort:
         except InvalidInput:
             continue
         if effort.work <= _ENOUGH_GRAINS or waste == timedelta(0):
-            return effort
+            return _finer(effort, work, slot)
     raise InvalidInput(f"{work} of work cannot be planned in slots of {slot}")
+
+
+def _finer(effort: Effort, work: timedelta, slot: timedelta) -> Effort:
+    """The same in at least four grains a slot, where that are not too many."""
+    times = -(-_LEAST_PARTS // effort.per_slot)
+    if times == 1 or effort.work * times > _ENOUGH_GRAINS:
+        return effort
+    part = effort.per_slot * times
+    return replace(effort, work=math.ceil(work * part / slot - 1e-9), per_slot=part, waste=effort.waste * times)
 
 
 def standing_of(on: bool, since: datetime | None, present: datetime, rule: SchedulingRule, slot: timedelta) -> Standing:

@@ -1,6 +1,7 @@
 """What is left to do: counted in steps, weighed at the speed that was measured."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tests.core.test_metrics import NOW
 A = "a" * 64
 
 
-def spec(samples: int = 100, tests: int = 0, **method: int) -> JobSpec:
+def spec(samples: int = 100, tests: int = 0, **method: Any) -> JobSpec:
     return JobSpec(
         job_id="j", name="j", program=A, dataset=A, samples=samples, test_dataset=A if tests else None, test_samples=tests, initial=A,
         seed=1, method=Method(**method), zone="de",
