@@ -92,8 +92,9 @@ def _lasting(
     for edge in sorted(moment for moment in _edges(tx, policy.zone, view) if moment <= now + ahead):
         if decision.target_w <= 0:
             break
-        then, _ = _evaluate(tx, policy, state, see(tx, now, policy, at=edge), zone)
-        if then.target_w >= decision.target_w or then.reason in _NOT_KNOWN:
+        later = see(tx, now, policy, at=edge)
+        then, _ = _evaluate(tx, policy, state, later, zone)
+        if then.target_w >= decision.target_w or (then.reason in _NOT_KNOWN and _fades(view, later)):
             continue
         if then.target_w > 0:
             decision = replace(decision, target_w=then.target_w, detail=f"{decision.detail}; from {edge:%H:%M:%S} UTC on {then.detail}")
@@ -101,6 +102,11 @@ def _lasting(
             detail = f"the window ends at {edge:%H:%M:%S} UTC and nodes are to stop inside it: {then.detail}"
             decision = replace(decision, target_w=0.0, tier=then.tier, reason=then.reason, detail=detail)
     return decision
+
+
+def _fades(now: Snapshot, later: Snapshot) -> bool:
+    """Whether something that counts now has no slot to follow it yet."""
+    return any(state.fresh and not later.states[kind].fresh for kind, state in now.states.items() if kind in later.states)
 
 
 def next_edge(tx: Tx, policy: Policy, view: Snapshot) -> datetime | None:
