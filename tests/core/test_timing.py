@@ -24,10 +24,8 @@ A = "a" * 64
 
 
 def rule(when: str = '{ signal = "price", below = 0 }', top_up: str = "", schedule: str = "") -> Policy:
-    return parse_policy(
-        f'zone = "de"\n[when]\nany = [{when}]\n[draw]\nwatts = 100\n[top_up]\nallowed = true\nwatts = 100\n{top_up}\n[schedule]\n{schedule}',
-        "test",
-    )
+    top_up = f"[top_up]\nallowed = true\nwatts = 100\n{top_up}"
+    return parse_policy(f'zone = "de"\n[when]\nany = [{when}]\n[draw]\nwatts = 100\n{top_up}\n[schedule]\n{schedule}', "test")
 
 
 def surplus_only(when: str = '{ signal = "price", below = 0 }', schedule: str = "") -> Policy:
