@@ -62,8 +62,8 @@ def backtest(
 ) -> None:
     """What the policy and its schedule would have done, beside the usual rules and perfect foresight.
 
-    Every week has so many useful hours to do. A day's values are known from the gate of the day before; beyond them is only what
-    can be learned from those before. Nothing ever looks further.
+    Every week has so many useful hours to do. A day's values are known from the gate of the day before.
+    Beyond them is only what can be learned from those before: nothing ever looks further.
     """
     with told():
         from gridsched.report.backtest import Task, record, weeks
@@ -85,16 +85,19 @@ def backtest(
             shown = bar.add_task("weeks", total=len(found))
             replayed = replay_all(rec, task, found, processes=processes, told=lambda count: bar.advance(shown, count))
         figures = document(rec, task, found, replayed)
-        out.print(_in_all(figures))
-        _tell_missing(figures)
-        out.print(_by_month(figures))
+        saved = []  # first: whoever closes the pipe early still has them
         if json_out is not None:
             json_out.write_text(json.dumps({"trace": read.name, "read_as": read.told, **figures}, indent=1) + "\n", encoding="utf-8")
-            out.print(f"all figures are in {json_out}")
+            saved.append(f"all figures are in {json_out}")
         if picture is not None:
             from gridsched.report.backtest_plot import plot
 
-            out.print(f"{plot(picture, figures, rec, task, found, replayed, attribution)} shows them and an ordinary week")
+            saved.append(f"{plot(picture, figures, rec, task, found, replayed, attribution)} shows them and an ordinary week")
+        out.print(_in_all(figures))
+        _tell_missing(figures)
+        out.print(_by_month(figures))
+        for line in saved:
+            out.print(line, markup=False)
 
 
 def _with_objective(rule: Policy, objective: str) -> Policy:
