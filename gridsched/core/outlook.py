@@ -10,17 +10,22 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from gridsched.core.drivers import Driven, Told, tell
 from gridsched.core.forecast import MOST_DAYS, Chain, Days, learn
 from gridsched.core.grid import DAY, KINDS, Calendar, Grid, LocalDays, grid_of
 from gridsched.core.signal import Quality, Reading, Series, SignalKind
 
-__all__ = ["LOOK_AHEAD", "LOOK_BACK", "Outlook", "band", "known_to_end", "look_ahead", "slot_of"]
+__all__ = ["DRIVERS", "LOOK_AHEAD", "LOOK_BACK", "Outlook", "band", "known_to_end", "look_ahead", "slot_of"]
 
 LOOK_BACK = (MOST_DAYS + 14) * DAY
 """As far as a chain learns, and the days that its first profiles need."""
 LOOK_AHEAD = 8 * DAY
 """As far as anybody publishes."""
 
+DRIVERS = (SignalKind.RESIDUAL_LOAD, SignalKind.RENEWABLE_SHARE)
+"""What tells of prices and carbon before they are published, as far as a zone has forecasts of it."""
+
+_DRIVEN = frozenset({SignalKind.PRICE, SignalKind.CARBON})
 _SHORTEST = timedelta(minutes=15)
 _SLOTS = (_SHORTEST, timedelta(minutes=30), timedelta(hours=1))
 _TRUST = {Quality.FORECAST: 0, Quality.ESTIMATED: 1, Quality.MEASURED: 2}
@@ -33,7 +38,8 @@ class Outlook:
     """``known`` has the slots from the present one to the last published one (NaN where a provider left a hole).
 
     ``chain`` stands for the days from the one in which ``known`` ends: day 0 is what is left of that day, or the one that begins there.
-    ``learned`` past days made it (0: all days are taken as the mean of the known slots). ``newest`` is when the newest reading was learned.
+    ``learned`` past days made it (0: all days are taken as the mean of the known slots); ``told`` of its days have drivers that tell them.
+    ``newest`` is when the newest reading was learned.
     """
 
     signal: SignalKind
@@ -42,6 +48,7 @@ class Outlook:
     learned: int
     newest: datetime
     calendar: Calendar
+    told: int = 0
 
     def ahead(self, until: datetime) -> tuple[Grid, LocalDays]:
         """The slots after the known ones and wholly before ``until``, without values, and their local days."""
@@ -59,10 +66,18 @@ def slot_of(readings: Sequence[Reading], now: datetime) -> timedelta:
     return next((slot for slot in _SLOTS if any(length <= slot for length in lengths)), _SLOTS[-1])
 
 
-def look_ahead(readings: Sequence[Reading], *, now: datetime, calendar: Calendar, stale_after: timedelta = timedelta(0)) -> Outlook | None:
+def look_ahead(
+    readings: Sequence[Reading],
+    *,
+    now: datetime,
+    calendar: Calendar,
+    stale_after: timedelta = timedelta(0),
+    drivers: Sequence[Sequence[Reading]] = (),
+) -> Outlook | None:
     """The outlook at ``now`` on one signal of one zone, given what was known of it; None where nothing is known from now on.
 
     A value that is fresh for ``stale_after`` behind its slot stands for the present one: what is measured is not published ahead.
+    ``drivers`` are readings of other signals of the zone; those that reach beyond the known slots tell of prices and carbon there.
     """
     seen = [reading for reading in readings if reading.known_at <= now]
     if not seen:
@@ -76,9 +91,17 @@ def look_ahead(readings: Sequence[Reading], *, now: datetime, calendar: Calendar
     known = _known(whole, present, best_last, now, stale_after)
     if known is None:
         return None
-    chain, learned = _learn(whole, known, calendar)
+    signal = seen[0].signal
+    by_then = [[r for r in rows if r.known_at <= now] for rows in drivers] if signal in _DRIVEN else []
+    chain, learned = _learn(whole, known, calendar, [rows for rows in by_then if rows])
     return Outlook(
-        signal=seen[0].signal, known=known, chain=chain, learned=learned, newest=max(r.known_at for r in seen), calendar=calendar
+        signal=signal,
+        known=known,
+        chain=chain,
+        learned=learned,
+        newest=max(r.known_at for r in seen),
+        calendar=calendar,
+        told=len(chain.told),
     )
 
 
@@ -93,16 +116,49 @@ def _known(whole: Grid, present: datetime, readings: Sequence[Reading], now: dat
     return Grid(start=present, slot=whole.slot, values=values[: int(found[-1]) + 1]) if len(found) else None
 
 
-def _learn(whole: Grid, known: Grid, calendar: Calendar) -> tuple[Chain, int]:
+def _learn(whole: Grid, known: Grid, calendar: Calendar, drivers: Sequence[Sequence[Reading]]) -> tuple[Chain, int]:
     """The chain behind ``known``, and from how many days it was learned."""
     past = Grid(start=whole.start, slot=whole.slot, values=whole.values[: whole.index(known.end)])
     days = calendar.days(past)
     count = len(days) if calendar.midnight(calendar.day_of(past.end)) == past.end else len(days) - 1
     table = days.table(past.values, range(count))
-    chain = learn(Days(values=table, kinds=days.kinds[:count])) if count else None
+    seen = Days(values=table, kinds=days.kinds[:count])
+    told, kinds = _told(seen, past, calendar, drivers) if drivers and count == len(days) else (None, [])
+    chain = learn(seen, told, kinds) if count else None
     if chain is not None:
         return chain, min(count, MOST_DAYS)
     return _flat(past, days), 0
+
+
+def _told(seen: Days, past: Grid, calendar: Calendar, drivers: Sequence[Sequence[Reading]]) -> tuple[Told | None, list[int]]:
+    """What drivers tell of the days after ``past``, as many as all of them cover from midnight to midnight, and the kinds of those days."""
+    ends = past.end + LOOK_AHEAD
+    days = calendar.days(grid_of((), start=past.start, end=ends, slot=past.slot))
+    tables = []
+    for rows in drivers:
+        best_last = sorted(Series(rows), key=lambda reading: _TRUST[reading.quality])
+        grid = grid_of(best_last, start=past.start, end=ends, slot=past.slot)
+        tables.append(_mended(days.table(grid.values, range(len(days)))))
+    values, count = _mended(seen.values), len(seen.values)
+    gaps = np.any([np.isnan(table).any(axis=1) for table in tables], axis=0)
+    coming = int(np.argmax(gaps[count:])) if gaps[count:].any() else len(gaps) - count
+    gaps[:count] |= np.isnan(values).any(axis=1)
+    first = int(np.flatnonzero(gaps[:count])[-1]) + 1 if gaps[:count].any() else 0
+    if not coming:
+        return None, []
+    kinds = days.kinds[first : count + coming]
+    told = tell(Driven(values=values[first:], kinds=kinds, drivers=[table[first : count + coming] for table in tables]))
+    return told, [int(kind) for kind in kinds[count - first :]]
+
+
+def _mended(table: Array) -> Array:
+    """Days with few holes, such as the hour that a clock change leaves out, with those holes filled from their neighbours."""
+    mended = table.copy()
+    for row in mended:
+        holes = np.isnan(row)
+        if 0 < holes.sum() <= len(row) // 12:
+            row[holes] = np.interp(np.flatnonzero(holes), np.flatnonzero(~holes), row[~holes])
+    return mended
 
 
 def _flat(past: Grid, days: LocalDays) -> Chain:

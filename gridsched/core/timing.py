@@ -233,7 +233,11 @@ def _size(values: Array) -> float:
 
 def _scaled(chain: Chain, scale: float) -> Chain:
     return replace(
-        chain, profiles=chain.profiles * scale, deviations=chain.deviations * scale, first_deviations=chain.first_deviations * scale
+        chain,
+        profiles=chain.profiles * scale,
+        deviations=chain.deviations * scale,
+        first_deviations=chain.first_deviations * scale,
+        told=chain.told * scale,
     )
 
 

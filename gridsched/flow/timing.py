@@ -13,7 +13,7 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.grid import DAY
 from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
-from gridsched.core.outlook import LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead
+from gridsched.core.outlook import DRIVERS, LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead
 from gridsched.core.policy import WHY_ON, Decision, Policy, Tier
 from gridsched.core.signal import Reading, SignalKind
 from gridsched.core.timing import JobSchedule, Timing, own_policy
@@ -143,8 +143,10 @@ def near(tx: Tx, now: datetime, policy: Policy) -> dict[SignalKind, list[Reading
 def outlook_of(tx: Tx, policy: Policy, signal: SignalKind, now: datetime) -> Outlook | None:
     """The outlook on one signal of the policy's zone, from what the store knows at ``now``."""
     readings = tx.readings(policy.zone, signal, now - LOOK_BACK, now + LOOK_AHEAD, known_at=now)
+    drivers = [tx.readings(policy.zone, kind, now - LOOK_BACK, now + LOOK_AHEAD, known_at=now) for kind in DRIVERS if kind is not signal]
     years = range((now - LOOK_BACK).year, (now + 2 * LOOK_AHEAD).year + 1)
-    return look_ahead(readings, now=now, calendar=calendar_of(policy.timezone, years), stale_after=policy.stale_limits[signal])
+    calendar = calendar_of(policy.timezone, years)
+    return look_ahead(readings, now=now, calendar=calendar, stale_after=policy.stale_limits[signal], drivers=drivers)
 
 
 # -- keeping it

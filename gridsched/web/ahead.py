@@ -65,6 +65,7 @@ def forecast(tx: Tx, policy: Policy, signal: SignalKind, now: datetime, *, days:
         "slot_s": outlook.known.slot.total_seconds(),
         "known_until": plain(outlook.known.end),
         "learned_days": outlook.learned,
+        "told_days": outlook.told,
         **_signal(outlook, outlook.known.end + days * DAY),
     }
 

@@ -1,6 +1,7 @@
 """What is known and what may come: from readings as they were known then, on real calendars."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import sin
 
@@ -131,3 +132,60 @@ def test_quarter_hours_behind_years_of_hours_are_told_apart() -> None:
 def test_nobody_publishes_further_than_we_look() -> None:
     far = reading(NOON + 30 * DAY, 5.0, known_at=NOON)
     assert seen([*published(MIDNIGHT), far]).known.end <= NOON + LOOK_AHEAD
+
+
+def wind(start: datetime) -> float:
+    """A residual load in watts that the price would follow."""
+    return 3e10 + 1e9 * (price(start) - 50)
+
+
+def forecasts(until: datetime, *, days: int = 45, known_at: datetime | None = None) -> list[Reading]:
+    """Residual loads of the days before local midnight ``until``, each forecast since the day before."""
+    rows = [reading(until - n * HOUR, 0.0, known_at=known_at, quality=Quality.FORECAST) for n in range(int(days * DAY / HOUR), 0, -1)]
+    return [replace(row, signal=SignalKind.RESIDUAL_LOAD, value=wind(row.start), known_at=min(row.known_at, NOON)) for row in rows]
+
+
+def test_forecasts_that_reach_further_tell_what_the_next_days_cost() -> None:
+    storm = MIDNIGHT + timedelta(hours=12)
+    ahead = [replace(r, value=r.value - 6e10) if r.start >= MIDNIGHT else r for r in forecasts(MIDNIGHT + 2 * DAY)]
+    prices = published(MIDNIGHT)
+    blind = seen(prices)
+    seeing = look_ahead(prices, now=NOON, calendar=BERLIN, drivers=[ahead])
+    assert seeing is not None
+    assert (blind.told, seeing.told) == (0, 2)
+    expected = {at: mean for at, mean, _, _ in band(seeing, MIDNIGHT + 3 * DAY)}
+    usual = {at: mean for at, mean, _, _ in band(blind, MIDNIGHT + 3 * DAY)}
+    assert expected[storm] < usual[storm] - 20
+    assert len(expected) == len(usual) == 72
+
+
+def test_a_forecast_learned_later_tells_nothing() -> None:
+    later = forecasts(MIDNIGHT + 2 * DAY, known_at=NOON + HOUR)
+    later = [replace(row, known_at=NOON + HOUR) for row in later]
+    found = look_ahead(published(MIDNIGHT), now=NOON, calendar=BERLIN, drivers=[later])
+    assert found is not None
+    assert found.told == 0
+
+
+def test_a_day_that_is_not_forecast_to_its_end_is_not_told() -> None:
+    ahead = [row for row in forecasts(MIDNIGHT + 2 * DAY) if row.end <= MIDNIGHT + DAY + 18 * HOUR]
+    found = look_ahead(published(MIDNIGHT), now=NOON, calendar=BERLIN, drivers=[ahead])
+    assert found is not None
+    assert found.told == 1
+
+
+def test_across_a_clock_change_the_days_are_told_all_the_same() -> None:
+    """The hour that is left out on 31 March 2024 costs neither the days behind it nor itself."""
+    now = datetime(2024, 4, 2, 12, tzinfo=UTC)
+    until = BERLIN.midnight(BERLIN.day_of(now) + 2 * DAY)
+    ahead = [replace(row, known_at=now) for row in forecasts(until + DAY)]
+    found = look_ahead(published(until), now=now, calendar=BERLIN, drivers=[ahead])
+    assert found is not None
+    assert found.told == 1
+
+
+def test_surplus_is_not_told_by_what_makes_prices() -> None:
+    surplus = [replace(row, signal=SignalKind.SURPLUS) for row in published(MIDNIGHT)]
+    found = look_ahead(surplus, now=NOON, calendar=BERLIN, drivers=[forecasts(MIDNIGHT + DAY)])
+    assert found is not None
+    assert found.told == 0
