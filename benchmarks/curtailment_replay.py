@@ -30,7 +30,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -266,8 +266,12 @@ def planned(week: Week, slot: int, known: int, effort: Effort) -> list[np.ndarra
     """Costs to go from ``slot`` on: what is announced until day ``known``, and behind it days like those before today."""
     today = week.days.of(slot)
     first = max(0, today - HISTORY)
-    chain = learn(Days(values=week.days.table(week.dirty, range(first, today)), kinds=week.days.kinds[first:today]))
+    past = week.days.table(week.dirty, range(first, today))
+    chain = learn(Days(values=past, kinds=week.days.kinds[first:today]))
     assert chain is not None
+    # Windows come by the weather, not by the clock: the past days themselves may come again, not their deviations from a usual day.
+    past = past[len(past) - len(chain.first) :]
+    chain = replace(chain, profiles=np.zeros_like(chain.profiles), deviations=past, first_deviations=past)
     ahead = end_of_time(effort)
     if known < week.day + WEEK:
         spans_of = (
