@@ -61,34 +61,40 @@ class Planner:
         self.writer.submit(lambda tx, at: timing.keep(tx, at, made)).result()
 
     def _outlook(self, tx: Tx, policy: Policy, now: datetime, named: "_Named") -> Outlook | None:
-        """What is known and may come; learned again when a known slot was added, revised or has passed."""
-        known = self._learned.get(policy.zone)
-        if known is None or known[0] != named.all:
+        """What is known and may come; learned again when something new is known of today or later, or nothing is any more."""
+        name, learned = self._learned.get(policy.zone, ("", None))
+        outlook = learned.since(now) if learned is not None and name == named.today else None
+        if outlook is None:
             try:
-                made = timing.outlook_of(tx, policy, policy.schedule.objective, now)
+                outlook = timing.outlook_of(tx, policy, policy.schedule.objective, now)
             except Exception:  # noqa: BLE001 - bad data must not stop the tick
                 _log.exception("no outlook on %s in %s", policy.schedule.objective, policy.zone, extra={"action": "outlook_failed"})
-                made = None
-            known = self._learned[policy.zone] = (named.all, made)
-        return known[1]
+            self._learned[policy.zone] = (named.today, outlook)
+        return outlook
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """The known slots of the objective, from the present one on, and the length of one; ``all`` names them all."""
+    """What was known when: ``today`` names the objective's readings since midnight, ``all`` what counts from the present slot on."""
 
-    present: datetime
     slot: timedelta
+    today: str
     all: str
 
     @classmethod
     def of(cls, near: Near, policy: Policy, now: datetime) -> "_Named":
-        slot = slot_of(near[policy.schedule.objective], now)
+        objective = policy.schedule.objective
+        slot = slot_of(near[objective], now)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         present = midnight + (now - midnight) // slot * slot
-        ahead = [(kind.value, r.start, r.end, r.value, r.quality.value) for kind, rows in near.items() for r in rows if r.end > present]
-        said = hashlib.sha256(repr(ahead).encode()).hexdigest()
-        return cls(present, slot, f"{policy.digest} {present} {said}")
+        rest = (objective, policy.timezone, policy.stale_limits[objective])
+        return cls(slot, _said({objective: near[objective]}, midnight, *rest), _said(near, present, policy.digest, present))
+
+
+def _said(near: Near, since: datetime, *more: object) -> str:
+    """A name for all readings that reach beyond ``since``."""
+    rows = [(kind.value, r.start, r.end, r.value, r.quality.value) for kind, readings in near.items() for r in readings if r.end > since]
+    return hashlib.sha256(repr((rows, more)).encode()).hexdigest()
 
 
 def _digest(case: Case, named: _Named, now: datetime) -> str:

@@ -4,7 +4,7 @@ Only readings that were known at the time enter, so an outlook made again for a 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -49,6 +49,14 @@ class Outlook:
     newest: datetime
     calendar: Calendar
     told: int = 0
+
+    def since(self, now: datetime) -> "Outlook | None":
+        """The same later on, when nothing new is known; None once the last known slot has passed."""
+        passed = max(0, self.known.index(now))
+        if passed >= len(self.known):
+            return None
+        known = Grid(start=self.known.time(passed), slot=self.known.slot, values=self.known.values[passed:])
+        return replace(self, known=known)
 
     def ahead(self, until: datetime) -> tuple[Grid, LocalDays]:
         """The slots after the known ones and wholly before ``until``, without values, and their local days."""

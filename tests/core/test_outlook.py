@@ -129,6 +129,17 @@ def test_quarter_hours_behind_years_of_hours_are_told_apart() -> None:
     assert len(outlook.known) == 140
 
 
+def test_later_on_with_nothing_new_it_is_the_same_outlook() -> None:
+    readings = published(MIDNIGHT)
+    outlook, again = seen(readings), seen(readings, NOON + 5 * HOUR)
+    later = outlook.since(NOON + 5 * HOUR + HOUR / 3)
+    assert later is not None
+    assert (later.known.start, later.known.end) == (again.known.start, again.known.end)
+    assert np.array_equal(later.known.values, again.known.values)
+    assert np.array_equal(later.chain.moves, again.chain.moves)
+    assert outlook.since(MIDNIGHT) is None
+
+
 def test_nobody_publishes_further_than_we_look() -> None:
     far = reading(NOON + 30 * DAY, 5.0, known_at=NOON)
     assert seen([*published(MIDNIGHT), far]).known.end <= NOON + LOOK_AHEAD

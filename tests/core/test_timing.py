@@ -106,6 +106,14 @@ def test_more_is_better_where_it_is(objective: str, kind: SignalKind, picture: s
     assert hours.expected == pytest.approx(0.1 if picture == ".#." else 0.9)
 
 
+def test_a_least_time_on_does_not_reach_into_a_slot_that_is_shut() -> None:
+    policy = surplus_only(schedule='min_on = "2h"')
+    ahead = outlook(-5, 20, -5, -5)
+    shut = ~open_slots(policy, ahead.known, {SignalKind.PRICE: ahead.known.values})
+    hours = choose(ahead, policy, work=2 * HOUR, deadline=ahead.known.end, shut=shut, standing=Standing(on=True, slots=0), now=START)
+    assert drawn(hours, 4)[:2] == "#.", "the policy comes before a least time on"
+
+
 def test_gigawatts_of_residual_load_are_no_dearer_than_a_missed_deadline() -> None:
     hours = chosen(outlook(5e10, 2e10, 4e10, kind=SignalKind.RESIDUAL_LOAD), rule(schedule='objective = "residual_load"'), 3 * HOUR)
     assert drawn(hours, 3) == "###"

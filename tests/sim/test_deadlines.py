@@ -43,9 +43,16 @@ def at(hour: int, minute: int = 0) -> datetime:
     return MIDNIGHT + timedelta(hours=hour, minutes=minute)
 
 
-def site(folder: Path, *, policy: str = POLICY, prices: bool = True, step: timedelta = STEP) -> Simulation:
+def site(
+    folder: Path, *, policy: str = POLICY, prices: bool = True, step: timedelta = STEP, sync_every: timedelta | None = None
+) -> Simulation:
     pace = Control(
-        every=step, sync_every=step, lease_ttl=step * 4, absent_after=step * 3, start_jitter=timedelta(0), hand_over_after=2 * step
+        every=step,
+        sync_every=sync_every or step,
+        lease_ttl=step * 4,
+        absent_after=step * 3,
+        start_jitter=timedelta(0),
+        hand_over_after=2 * step,
     )
     sim = Simulation(folder, policy=policy, step=step, control=pace)
     sim.add_node("pc", power_w=180.0, steps_per_s=0.01)
@@ -133,7 +140,9 @@ def test_a_job_s_own_price_limit_holds_beside_the_policy_s(folder: Path) -> None
     sim.clock.move_to(at(8))
     job(sim, 5, deadline=at(18), top_up_below_eur_mwh=13.0)
     go(sim, at(18))
-    assert worked(sim) == "............tst........."  # 4, -3 and 2 EUR/MWh: 12 is below the limit too, but half of its time was not over then
+    assert (
+        worked(sim) == "............tst........."
+    )  # 4, -3 and 2 EUR/MWh: 12 is below the limit too, but half of its time was not over then
     [risk] = of(sim, DeadlineAtRisk)
     assert risk.job_id == "sim"
     assert risk.needed_s > risk.available_s
@@ -308,4 +317,34 @@ def test_a_deadline_that_cannot_be_met_is_told_once_with_numbers(folder: Path) -
     go(sim, at(17))
     assert schedule(sim).timing is Timing.OVER
     assert decisions(sim)[-1].target_w == 0, "what is missed is not chased at any price"
+    sim.close()
+
+
+def test_a_job_plans_around_the_hours_of_one_that_goes_first_and_leaves_it_no_node(folder: Path) -> None:
+    sim = site(folder)
+    sim.clock.move_to(at(8))
+    job(sim, 2, job_id="second", deadline=at(20))
+    job(sim, 2, job_id="first", deadline=at(20), priority=1)
+    go(sim, at(15))
+    first, second = schedule(sim, "first"), schedule(sim, "second")
+    assert first.timing is second.timing is Timing.PLANNED
+    assert "first goes first" in second.why
+    assert not any(first.runs_at(at(hour)) and second.runs_at(at(hour)) for hour in range(15, 20))
+    sim.close()
+
+
+def test_one_more_tick_shortly_before_a_slot_ends_stops_the_work_in_time(folder: Path) -> None:
+    """Control ticks come every ten minutes, nodes report every minute: 13:58 is when the last of them hears in time."""
+    sim = site(folder, sync_every=timedelta(minutes=1))
+    sim.clock.move_to(at(13, 10))
+    job(sim, 9)
+    go(sim, at(13, 50))
+    assert decisions(sim)[-1].target_w == 400
+    drained = []
+    while sim.clock.now() < at(14):
+        sim.clock.advance(timedelta(seconds=1))
+        sim._due("drain de-lu")()
+        if decisions(sim)[-1].decided_at == sim.clock.now():
+            drained.append((sim.clock.now(), decisions(sim)[-1].target_w))
+    assert drained == [(at(13, 58) + timedelta(seconds=59), 0.0)]
     sim.close()

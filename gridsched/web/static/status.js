@@ -63,7 +63,8 @@ function jobCard(job, epochs) {
 async function refresh() {
   const [status, nodes] = await Promise.all([ask("/v1/status"), ask("/v1/nodes")]);
   const jobs = await Promise.all(status.jobs.map(async (job) => jobCard(job, await ask(`/v1/jobs/${job.job_id}/epochs`))));
-  byId("clock").textContent = status.now.slice(0, 16).replace("T", " ") + " UTC" + (status.clock_speed === 1 ? "" : `, ${status.clock_speed} times as fast`);
+  byId("clock").textContent = status.now.slice(0, 16).replace("T", " ") + " UTC" + (status.clock_speed === 1 ? "" : `, ${status.clock_speed} times as fast`)
+    + (status.dry_run ? ", dry run: nothing is granted" : "");
   byId("zones").replaceChildren(...status.zones.map(zoneCard));
   const head = make("tr", ["node", "why", "unit", "W", "reliability", "earned"].map((text) => make("th", text)));
   byId("nodes").replaceChildren(head, ...nodes.map(nodeRow));
