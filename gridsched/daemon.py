@@ -21,7 +21,18 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import Role, secret_hash
 from gridsched.core.errors import Busy, ConfigError, GridschedError
-from gridsched.core.facts import HELD, AgentReplaced, Fact, JobSubmitted, NodeOptedIn, NodeOptedOut, UnitAccepted, ZonePaused, ZoneResumed
+from gridsched.core.facts import (
+    HELD,
+    AgentReplaced,
+    Fact,
+    JobSubmitted,
+    NodeOptedIn,
+    NodeOptedOut,
+    UnitAccepted,
+    WishesChanged,
+    ZonePaused,
+    ZoneResumed,
+)
 from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.policy import Policy
 from gridsched.core.round import Epoch
@@ -242,6 +253,9 @@ class Daemon:
                 self._decide_now(fact.zone)
         if any(isinstance(fact, (JobSubmitted, NodeOptedIn)) for fact in facts):
             self._plan_now()
+        if any(isinstance(fact, (JobSubmitted, WishesChanged)) for fact in facts):
+            for zone in self.policies.by_zone:
+                self.executor.submit(_guarded(Task(name=f"plan {zone}", every=_SOON, call=partial(self.plan, zone))))
         if any(isinstance(fact, UnitAccepted) for fact in facts):
             self.executor.submit(_guarded(Task(name="merge", every=_SOON, call=self.merge)))
 

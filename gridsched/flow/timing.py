@@ -185,7 +185,12 @@ def _worse(before: JobSchedule | None, new: JobSchedule, now: datetime) -> list[
 
 def pressing(tx: Tx, now: datetime, zone: str, *, price_eur_mwh: float | None) -> list[Job]:
     """The jobs that must work at ``now`` even outside surplus, where the policy allows it and the price is within their own limit."""
-    return [job for job in running(tx, zone) if _presses(job, tx.get(JobSchedule, job.job_id), now, price_eur_mwh)]
+    return [job for job in running(tx, zone) if _presses(job, _schedule(tx, job), now, price_eur_mwh)]
+
+
+def _schedule(tx: Tx, job: Job) -> JobSchedule | None:
+    """A job's schedule; without a deadline it has none, and none is looked for."""
+    return tx.get(JobSchedule, job.job_id) if job.spec.deadline is not None else None
 
 
 def _presses(job: Job, schedule: JobSchedule | None, now: datetime, price_eur_mwh: float | None) -> bool:
@@ -202,9 +207,9 @@ def may_work(tx: Tx, now: datetime, decision: Decision) -> list[Job]:
     if decision.tier is Tier.TOP_UP:
         state = tx.get(ZoneState, decision.zone)
         price = state.price_eur_mwh if state is not None else None
-        return [job for job in jobs if _presses(job, tx.get(JobSchedule, job.job_id), now, price)]
+        return [job for job in jobs if _presses(job, _schedule(tx, job), now, price)]
     if decision.tier is Tier.SURPLUS:
-        return [job for job in jobs if not _waits(tx.get(JobSchedule, job.job_id), now, decision)]
+        return [job for job in jobs if not _waits(_schedule(tx, job), now, decision)]
     return jobs
 
 
@@ -212,7 +217,7 @@ def waiting(tx: Tx, now: datetime, decision: Decision) -> list[str]:
     """The jobs that leave this surplus to others, because their plans have better hours."""
     if decision.tier is not Tier.SURPLUS:
         return []
-    return [job.job_id for job in running(tx, decision.zone) if _waits(tx.get(JobSchedule, job.job_id), now, decision)]
+    return [job.job_id for job in running(tx, decision.zone) if _waits(_schedule(tx, job), now, decision)]
 
 
 def _waits(schedule: JobSchedule | None, now: datetime, decision: Decision) -> bool:

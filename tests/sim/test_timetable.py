@@ -9,6 +9,7 @@ import pytest
 
 from gridsched.core.facts import LeaseOffered
 from gridsched.core.signal import SignalKind
+from gridsched.core.timing import JobSchedule
 from gridsched.daemon import Daemon
 from gridsched.testing import ManualClock, Simulation
 
@@ -75,3 +76,12 @@ def test_polls_are_spread_by_a_tenth_of_their_pace_on_the_clock_they_run_by(fold
     finally:
         scheduler.shutdown(wait=True)
         sim.close()
+
+
+def test_a_new_job_s_hours_are_chosen_at_once(folder: Path) -> None:
+    sim = Simulation(folder)
+    sim.add_job(deadline=sim.clock.now() + timedelta(hours=5))
+    sim.heavy.run_all()
+    with sim.daemon.store.read() as tx:
+        assert [schedule.job_id for schedule in tx.find(JobSchedule)] == ["sim"]
+    sim.close()
