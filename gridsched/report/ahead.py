@@ -97,8 +97,8 @@ def _outlook(axes: Axes, told: Json) -> None:
     axes.step([*times, last], [*values, values[-1]], where="post", color=lanes.PURPLE, linewidth=1.6)
     words = [(told["unit"], lanes.MUTED), ("known", lanes.PURPLE)]
     if coming:
-        ahead = [lanes.days(_when(row["start"])) for row in coming]
-        low, high, mean = ([row[name] for row in coming] for name in ("low", "high", "mean"))
+        ahead = [*(lanes.days(_when(row["start"])) for row in coming), lanes.days(_end(told))]
+        low, high, mean = ([*(row[name] for row in coming), coming[-1][name]] for name in ("low", "high", "mean"))
         axes.fill_between(ahead, low, high, step="post", color=lanes.PALE_PURPLE, linewidth=0)
         axes.step(ahead, mean, where="post", color=lanes.PURPLE, linewidth=1.1, linestyle=(0, (3, 2)))
         words += [("expected (dashed), and where four of five values lie (band)", lanes.PURPLE)]

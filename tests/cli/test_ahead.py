@@ -39,7 +39,8 @@ class Served:
         values = [price for day in range(-PAST_DAYS, 2) for price in priced(day)]
         self.sim.publish(SignalKind.PRICE, values, start=MIDNIGHT - PAST_DAYS * timedelta(days=1))
         self.sim.clock.move_to(at(10))
-        job(self.sim, 1, job_id="patient")
+        job(self.sim, 90, job_id="patient")
+        job(self.sim, 0.5, job_id="brief", priority=1)
         job(self.sim, 20, job_id="due", deadline=MIDNIGHT + timedelta(days=4, hours=6))
         go(self.sim, at(14))
         self.sim.call(partial(admit.new_token, name="viewer", role=Role.VIEWER, token_hash=secret_hash("look")))
@@ -94,6 +95,8 @@ def test_a_schedule_tells_hours_price_and_why(served: Served, tmp_path: Path) ->
 
 def test_a_job_without_a_deadline_says_so(served: Served, tmp_path: Path) -> None:
     assert "it has no deadline, so it takes surplus as it comes" in served.run("schedule", "show", "patient").output
+    assert "brief is done" in (told := served.run("schedule", "show", "brief").output)
+    assert "the job is done: all epochs merged" in told
     refused = served.run("schedule", "show", "patient", "--plot", tmp_path / "s.png")
     assert refused.exit_code == 1
     assert "--deadline" in refused.output

@@ -24,8 +24,8 @@ from tests.train.builders import SAMPLES, hard_net, samples
 from tests.web.conftest import LIMITS, ZONE, House, build
 
 VIEWERS = [
-    "/v1/status", "/v1/jobs", "/v1/jobs/j", "/v1/jobs/j/versions", "/v1/jobs/j/epochs", "/v1/datasets", "/v1/nodes",
-    f"/v1/zones/{ZONE}/decisions", "/v1/facts", "/v1/ledger", "/v1/ledger/transfers",
+    "/v1/status", "/v1/jobs", "/v1/jobs/j", "/v1/jobs/j/versions", "/v1/jobs/j/epochs", "/v1/jobs/j/schedule", "/v1/datasets", "/v1/nodes",
+    f"/v1/zones/{ZONE}/decisions", f"/v1/zones/{ZONE}/explain", "/v1/facts", "/v1/ledger", "/v1/ledger/transfers",
 ]  # fmt: skip
 OPERATORS = [
     "/v1/jobs", "/v1/jobs/j/cancel", "/v1/datasets", "/v1/invites", "/v1/nodes/pc/revoke", f"/v1/zones/{ZONE}/pause",
