@@ -1,5 +1,7 @@
 """Jobs with deadlines in the whole daemon, on prices shaped like real ones: in time, outside surplus only when needed, within the cap."""
 
+import csv
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -347,4 +349,39 @@ def test_one_more_tick_shortly_before_a_slot_ends_stops_the_work_in_time(folder:
         if decisions(sim)[-1].decided_at == sim.clock.now():
             drained.append((sim.clock.now(), decisions(sim)[-1].target_w))
     assert drained == [(at(13, 58) + timedelta(seconds=59), 0.0)]
+    sim.close()
+
+
+TRACE = (
+    Path(__file__).resolve().parents[2].parent / "shared" / "data" / "series" / "de_lu_price_and_dayahead_forecast_hourly_2023_2025.csv.gz"
+)
+
+
+@pytest.mark.long
+def test_on_real_prices_a_week_s_job_is_done_in_time_and_cheaply(folder: Path) -> None:
+    """Germany, a week of June 2024, each day's prices known from one in the afternoon of the day before."""
+    if not TRACE.is_file():
+        pytest.skip(f"there is no {TRACE.name} beside the repository")
+    with gzip.open(TRACE, "rt", encoding="utf-8") as lines:
+        rows = {
+            datetime.fromisoformat(r["time_utc"]): float(r["price_eur_per_mwh"]) for r in csv.DictReader(lines) if r["price_eur_per_mwh"]
+        }
+    begin = datetime.fromisoformat("2024-06-10T00:00+02:00").astimezone(UTC)
+    policy = POLICY.replace("\n[when]", '\ntimezone = "Europe/Berlin"\n[when]', 1).replace('max_price = "60 EUR/MWh"', "")
+    sim = site(folder, policy=policy, prices=False, step=timedelta(minutes=15))
+    past = [begin + n * HOUR for n in range(-24 * 120, 24)]
+    sim.publish(SignalKind.PRICE, [rows[at] for at in past], start=past[0])
+    sim.clock.move_to(begin)
+    job(sim, 24, deadline=begin + timedelta(days=7))
+    for day in range(7):
+        go(sim, begin + timedelta(days=day, hours=13))
+        tomorrow = begin + timedelta(days=day + 1)
+        sim.publish(SignalKind.PRICE, [rows[tomorrow + n * HOUR] for n in range(24)], start=tomorrow)
+        go(sim, tomorrow)
+    assert state(sim) is JobState.DONE
+    paid = [rows[d.decided_at.replace(minute=0)] for d in decisions(sim) if d.target_w > 0]
+    week = sorted(rows[begin + n * HOUR] for n in range(24 * 7))
+    at_once, best = sum(rows[begin + n * HOUR] for n in range(24)) / 24, sum(week[:30]) / 30
+    captured = (at_once - sum(paid) / len(paid)) / (at_once - best)
+    assert captured > 0.8
     sim.close()
