@@ -6,8 +6,8 @@ drawn given today, then through the slots whose price is known. So a known cheap
 not against one average week. Nothing is decided before it must be: what the solution gives is whether to run in the present slot, and
 what the rest would look like if nothing changed.
 
-A start wastes work at that slot's real price, so waste neither vanishes nor turns into a gain where prices are negative. Rough
-steps are exact: work is counted in *grains*, whole parts of a slot.
+A start wastes work: the slot's energy is drawn, and part of it does nothing. That part is paid at the slot's real price, but earns nothing
+where the price is negative: else a plan would start and stop to be paid for waste. Work is counted in *grains*, whole parts of a slot.
 
 Source: Bertsekas, Dynamic Programming and Optimal Control, vol. 1 (finite horizon, Markov disturbance); the order in which days
 become known makes each day's own problem one of perfect information.
@@ -100,6 +100,11 @@ class Effort:
         """The share of that slot's energy that is drawn when ``left`` grains are left at its start: work ends with the work."""
         return (self.per_slot - self.done(age) + min(self.done(age), left)) / self.per_slot
 
+    def cost(self, price: float, age: int, left: int, part: float = 1.0) -> float:
+        """What that slot, or the ``part`` of it that is left, costs at ``price``: useful energy at it, waste at no less than nothing."""
+        useful = min(self.done(age, part), left) / self.per_slot
+        return price * useful + max(price, 0.0) * (min(self.spent(age, left), part) - useful)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -180,9 +185,10 @@ def _run(cost: Array, effort: Effort, age: int, later: Array) -> Array:
     done = effort.done(age)
     last = min(done, effort.work + 1)  # with less than a slot's work left, a part of the slot is drawn
     found = np.empty_like(later)
-    np.add(later[..., : effort.work + 1 - last], cost, out=found[..., last:])
+    waste = np.maximum(cost, 0.0) * (1 - done / effort.per_slot)
+    np.add(later[..., : effort.work + 1 - last], cost * (done / effort.per_slot) + waste, out=found[..., last:])
     if last:
-        found[..., :last] = cost * np.array([effort.spent(age, left) for left in range(last)])
+        found[..., :last] = cost * (np.arange(last) / effort.per_slot) + waste
     return found
 
 
@@ -226,7 +232,7 @@ def follow(table: Sequence[Array], costs: Array, effort: Effort, standing: Stand
         run[slot] = runs(table[slot + 1], float(price), effort, standing, left, part=share)
         if run[slot]:
             age = standing.slots if standing.on else 0
-            cost += float(price) * min(effort.spent(age, left), share)
+            cost += effort.cost(float(price), age, left, share)
             left -= min(effort.done(age, share), left)
             starts += not standing.on
         standing = standing.after(bool(run[slot]))
@@ -241,6 +247,6 @@ def runs(later: Array, cost: float, effort: Effort, standing: Standing, left: in
         return False
     age = standing.slots if standing.on else 0
     done = min(effort.done(age, part), left)
-    go = cost * min(effort.spent(age, left), part) + later[standing.after(True).state(effort), left - done]
+    go = effort.cost(cost, age, left, part) + later[standing.after(True).state(effort), left - done]
     rest = later[standing.after(False).state(effort), left]
     return bool(go <= rest + 1e-9 * abs(rest))

@@ -24,7 +24,7 @@ from gridsched.core.grid import DAY, Calendar, Grid, LocalDays
 from gridsched.core.policy import PolicyState, Tier, evaluate
 from gridsched.core.rule import Policy
 from gridsched.core.schedule import FORBIDDEN, Coming, Effort, Standing, costs_to_go, end_of_time, foresee, runs, solve
-from gridsched.core.signal import Quality, SignalKind, SignalState, Snapshot
+from gridsched.core.signal import UNIT, Quality, SignalKind, SignalState, Snapshot
 from gridsched.report.trace import Trace
 
 __all__ = [
@@ -310,18 +310,20 @@ def barred(rec: Record, week: Week, allows: Mask) -> Array:
 def tally(rec: Record, week: Week, effort: Effort, ran: Mask) -> Outcome:
     """The account of working in the slots ``ran`` of ``week`` until the work is done."""
     costs, values = rec.costs[week.start : week.end], rec.grid.values[week.start : week.end]
-    spent, left, age, starts = np.zeros(len(ran)), effort.work, 0, 0
+    per_use = UNIT[rec.signal] not in ("W", "share")  # of a power or a share the mean over what was drawn is told, waste included
+    spent, left, age, starts, cost, value = np.zeros(len(ran)), effort.work, 0, 0, 0.0, 0.0
     for slot in np.flatnonzero(ran):
         if left == 0:
             break
         age = age + 1 if slot and spent[slot - 1] else 0
         starts += age == 0
         spent[slot] = effort.spent(age, left)
+        cost += effort.cost(float(costs[slot]), age, left)
+        value += effort.cost(float(values[slot]), age, left) if per_use else float(values[slot] * spent[slot])
         left -= min(effort.done(age), left)
-    drawn = spent > 0
     return Outcome(
-        cost=float(costs[drawn] @ spent[drawn]),
-        value=float(values[drawn] @ spent[drawn]),
+        cost=cost,
+        value=value,
         drawn=float(spent.sum()),
         useful=(effort.work - left) / effort.per_slot,
         inside=float(spent[rec.inside[week.start : week.end]].sum()),

@@ -31,7 +31,9 @@ def price_of(runs: tuple[bool, ...], costs: list[float], effort: Effort, standin
             return np.inf
         if run:
             age = standing.slots if standing.on else 0
-            total += cost * effort.spent(age, left)
+            useful = min(effort.done(age), left) / effort.per_slot
+            waste = 1 - effort.done(age) / effort.per_slot
+            total += cost * useful + max(cost, 0) * waste
             left -= min(effort.done(age), left)
         standing = standing.after(run)
     return total + SHORT * left
@@ -47,6 +49,7 @@ def price_of(runs: tuple[bool, ...], costs: list[float], effort: Effort, standin
         ([5, -9, 5, -9, 5], {"work": 1}, ".#..."),
         ([0, 0, 0, 0, 0], {"work": 5}, "#####"),
         ([4000, -500, 0, 4000, 1], {"work": 3}, ".##.#"),
+        ([-9, -9, -9, -9, -9, -9], {"work": 8, "per_slot": 4, "waste": 2}, "###..."),  # nobody is paid for starting again and again
         ([1, 9, 9, 1, 9, 1], {"work": 2, "min_off": 2}, "#..#.."),
         ([1, 9, 1, 9, 9, 9], {"work": 2, "min_off": 2}, "##...."),
         ([9, 1, 9, 9, 9, 1], {"work": 2, "min_on": 2}, "##...."),
