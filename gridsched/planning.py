@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from gridsched.core.grid import Grid, grid_of
-from gridsched.core.outlook import Outlook, slot_of
+from gridsched.core.outlook import DRIVERS, Outlook, slot_of
 from gridsched.core.policy import Policy
 from gridsched.core.signal import Quality, Reading, Series, SignalKind
 from gridsched.core.timing import Array, Hours, JobSchedule, Timing, choose, effort_of, open_slots, standing_of, told
@@ -75,7 +75,10 @@ class Planner:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What was known when: ``today`` names the objective's readings since midnight, ``all`` what counts from the present slot on."""
+    """What was known when: ``all`` names what counts from the present slot on, ``today`` what an outlook is learned from.
+
+    That is the objective's readings since midnight, and those of its drivers that reach beyond them.
+    """
 
     slot: timedelta
     today: str
@@ -88,7 +91,9 @@ class _Named:
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         present = midnight + (now - midnight) // slot * slot
         rest = (objective, policy.timezone, policy.stale_limits[objective])
-        return cls(slot, _said({objective: near[objective]}, midnight, *rest), _said(near, present, policy.digest, present))
+        known_until = max((reading.end for reading in near[objective]), default=midnight)
+        beyond = {kind: [reading for reading in near[kind] if reading.end > known_until] for kind in DRIVERS}
+        return cls(slot, _said(beyond | {objective: near[objective]}, midnight, *rest), _said(near, present, policy.digest, present))
 
 
 def _said(near: Near, since: datetime, *more: object) -> str:
@@ -221,7 +226,8 @@ def _why(case: Case, hours: Hours, outlook: Outlook, before: Sequence[JobSchedul
             if outlook.learned
             else "taken as the mean of the known slots, for want of earlier days"
         )
-        parts.append(f"days not known yet are {source}")
+        driven = f", the first {outlook.told} by what is forecast of residual load and renewables" if outlook.told else ""
+        parts.append(f"days not known yet are {source}{driven}")
     if before:
         parts.append(f"{', '.join(schedule.job_id for schedule in before)} goes first")
     if load.time > hours.available:

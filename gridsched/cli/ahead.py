@@ -101,6 +101,8 @@ def _tell_forecast(told: Any) -> None:
     learned = (
         f"learned from {told['learned_days']} days" if told["learned_days"] else "no past days are known yet, so the mean of what is known"
     )
+    if told["told_days"]:
+        learned += f", the first {told['told_days']} days from forecasts of residual load and renewables"
     out.print(f"[bold]{told['signal']}[/bold] in {told['zone']}, {told['unit']}: known until {_when(told['known_until'])}, then {learned}")
     table = Table("day (UTC)", "", "lowest", "mean", "highest", "where four of five values lie", box=None)
     for day, rows in _by_day([row for row in told["known"] if row["value"] is not None]):

@@ -135,8 +135,8 @@ def _steps_left(tx: Tx, job: Job) -> int:
 
 
 def near(tx: Tx, now: datetime, policy: Policy) -> dict[SignalKind, list[Reading]]:
-    """What is known at ``now`` of the signals that tell whether the policy allows a slot: of late and ahead."""
-    kinds = {policy.schedule.objective, SignalKind.PRICE, *(leaf.signal for leaf in leaves(policy.when))}
+    """What is known at ``now``, of late and ahead, of the signals that the policy decides by and of those that drive its objective."""
+    kinds = {policy.schedule.objective, SignalKind.PRICE, *DRIVERS, *(leaf.signal for leaf in leaves(policy.when))}
     return {kind: tx.readings(policy.zone, kind, now - _LATELY, now + LOOK_AHEAD, known_at=now) for kind in sorted(kinds)}
 
 

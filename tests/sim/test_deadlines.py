@@ -186,6 +186,30 @@ def test_a_revised_price_changes_the_plan(folder: Path) -> None:
     sim.close()
 
 
+def test_a_forecast_of_wind_for_a_day_without_prices_is_planned_with(folder: Path) -> None:
+    """Prices followed the residual load for five weeks; the forecast of a storm for the day after next comes in the afternoon."""
+    sim = site(folder, prices=False)
+    for day in range(-35, 2):
+        level = 15.0 * (day % 3)
+        sim.publish(SignalKind.PRICE, [price + level for price in DAY], start=MIDNIGHT + timedelta(days=day))
+        sim.publish(SignalKind.RESIDUAL_LOAD, [3e10 + 4e8 * (price + level) for price in DAY], start=MIDNIGHT + timedelta(days=day))
+    sim.clock.move_to(at(8))
+    job(sim, 6, deadline=at(0) + timedelta(days=3))
+    go(sim, at(14))
+    before = schedule(sim)
+    assert before.timing is Timing.PLANNED
+    sim.publish(SignalKind.RESIDUAL_LOAD, [3e10 + 4e8 * (price - 60) for price in DAY], start=MIDNIGHT + timedelta(days=2))
+    go(sim, at(14, 10))
+    after = schedule(sim)
+    assert after.later_s > before.later_s + 3600
+    assert "the first 1 by what is forecast of residual load" in after.why
+    assert "forecast of" not in before.why
+    assert after.expected is not None
+    assert before.expected is not None
+    assert after.expected < before.expected - 10
+    sim.close()
+
+
 def test_prices_that_stop_coming_pause_everything_visibly(folder: Path) -> None:
     sim = site(folder, prices=False)
     sim.publish(SignalKind.PRICE, DAY[:12], start=MIDNIGHT)
