@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _TOP = (
     "about",
+    "agree",
     "alarm",
     "budget",
     "draw",
@@ -132,6 +134,7 @@ def _policy(reader: _Reader, document: Mapping[str, object], name: str) -> Polic
     schedule = _schedule(reader, document)
     stale = reader.table(document, "stale_after", list(SignalKind))
     limits = {SignalKind(key): reader.value(stale, "stale_after", key, duration) for key in sorted(stale) if key in set(SignalKind)}
+    agree = _agree(reader, document)
     hold_out = reader.value(document, "", "hold_out_share", _share)
     valid_from = reader.value(document, "", "valid_from", _moment)
     valid_until = reader.value(document, "", "valid_until", _moment)
@@ -156,8 +159,17 @@ def _policy(reader: _Reader, document: Mapping[str, object], name: str) -> Polic
             valid_until=valid_until,
             timezone=timezone or "UTC",
             stale_after=tuple((kind, limit) for kind, limit in limits.items() if limit is not None),
+            agree=agree,
         ),
     )
+
+
+def _agree(reader: _Reader, document: Mapping[str, object]) -> tuple[tuple[SignalKind, float], ...]:
+    table = reader.table(document, "agree", list(SignalKind))
+    kinds = [SignalKind(key) for key in sorted(table) if key in set(SignalKind)]
+    apart = {kind: reader.value(table, "agree", kind, partial(quantity, canonical=UNIT[kind])) for kind in kinds}
+    reader.problems += [f"agree.{kind}: sources cannot be less than nothing apart" for kind, value in apart.items() if (value or 0) < 0]
+    return tuple((kind, value) for kind, value in apart.items() if value is not None)
 
 
 def _when(reader: _Reader, document: Mapping[str, object]) -> Condition | None:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,13 +105,16 @@ def _zone(settings: Settings, zone: str, sources: list[Source]) -> Finding:
         policy = policy_of(settings, zone)
     except GridschedError as error:
         return Finding(what=what, found="", problem=str(error))
-    given = {signal for source in sources if source.adapter.zone == zone for signal in source.adapter.signals}
+    given = Counter(signal for source in sources if source.adapter.zone == zone for signal in source.adapter.signals)
     optional = {SignalKind.LIMIT} if policy.alarm.required else {SignalKind.LIMIT, SignalKind.ALARM}
-    lacking = sorted(set(policy.signals) - given - optional)
+    lacking = sorted(set(policy.signals) - given.keys() - optional)
     if lacking:
         return Finding(
             what=what, found=policy.name, problem=f"policy {policy.name} needs {', '.join(lacking)}, and no adapter of zone {zone} gives it"
         )
+    if alone := sorted(kind for kind, _ in policy.agree if given[kind] < 2):
+        problem = f"policy {policy.name} compares sources of {', '.join(alone)}, and zone {zone} has no two; add one or leave [agree] out"
+        return Finding(what=what, found=policy.name, problem=problem)
     return Finding(what=what, found=f"policy {policy.name} ({policy.digest[:12]}) looks at {', '.join(policy.signals)}")
 
 

@@ -6,6 +6,7 @@ the target; a limit of 0 means zero.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -65,6 +66,7 @@ class Reason(StrEnum):
     ALARM = "alarm"
     STALE_SIGNAL = "stale_signal"
     UNKNOWN_SIGNAL = "unknown_signal"
+    DISPUTED_SIGNAL = "disputed_signal"
     OUTSIDE_VALIDITY = "outside_validity"
     BUDGET_SPENT_ENERGY = "budget_spent_energy"
     BUDGET_SPENT_MONEY = "budget_spent_money"
@@ -203,7 +205,8 @@ class _Outcome:
 
 def _look(policy: Policy, state: PolicyState, snapshot: Snapshot, now: datetime) -> _View:
     limits = policy.stale_limits
-    values = {kind: _fresh_value(snapshot.get(kind), now, limits[kind]) for kind in policy.signals}
+    disputed = {kind for kind, apart in policy.agree if _disputes(snapshot.get(kind), apart)}
+    values = {kind: None if kind in disputed else _fresh_value(snapshot.get(kind), now, limits[kind]) for kind in policy.signals}
     rules = [*leaves(policy.when), policy.alarm.leaf]
     stepped = {leaf.key: step(leaf, state.leaves.get(leaf.key), values[leaf.signal], now) for leaf in rules}
     return _View(policy, snapshot, now, values, stepped)
@@ -212,6 +215,11 @@ def _look(policy: Policy, state: PolicyState, snapshot: Snapshot, now: datetime)
 def _fresh_value(state: SignalState | None, now: datetime, stale_after: timedelta) -> float | None:
     """The policy's own limit decides, whatever limit the snapshot was built with."""
     return state.value if state is not None and is_fresh(state, now, stale_after) else None
+
+
+def _disputes(state: SignalState | None, apart: float) -> list[tuple[str, float]]:
+    """The sources that are further ``apart`` from what counts, each with its value."""
+    return [] if state is None else [(source, value) for source, value in state.others if abs(value - state.value) > apart]
 
 
 def _forbidden(view: _View, used: Used, *, paused: bool) -> _Outcome | None:
@@ -311,6 +319,9 @@ def _missing(view: _View, kind: SignalKind) -> _Outcome:
     state = view.snapshot.get(kind)
     if state is None:
         return _Outcome(Reason.UNKNOWN_SIGNAL, f"{kind} is unknown in {view.policy.zone}: no adapter has given a reading")
+    for source, value in _disputes(state, dict(view.policy.agree).get(kind, math.inf)):
+        said = f"{state.source} says {state.value:g} {UNIT[kind]} and {source} says {value:g}"
+        return _Outcome(Reason.DISPUTED_SIGNAL, f"{kind} is disputed: {said}; look which of the two is wrong")
     return _Outcome(Reason.STALE_SIGNAL, f"{kind} from {state.source} is stale: its slot ended at {state.end:%Y-%m-%d %H:%M} UTC")
 
 

@@ -143,7 +143,8 @@ class SchedulingRule:
 class Policy:
     """The operator's rule for one zone. ``digest`` is the sha256 of its content: equal digests decide equally.
 
-    ``stale_after`` holds only what differs from ``signal.STALE_AFTER``; ``stale_limits`` has every kind.
+    ``stale_after`` holds only what differs from ``signal.STALE_AFTER``; ``stale_limits`` has every kind. ``agree`` says by how much, in
+    the signal's unit, its sources may differ before none of them is believed.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Policy:
     valid_until: datetime | None = None
     timezone: str = "UTC"
     stale_after: tuple[tuple[SignalKind, timedelta], ...] = ()
+    agree: tuple[tuple[SignalKind, float], ...] = ()
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,11 +172,7 @@ class Policy:
         for what, text in (("name", self.name), ("zone", self.zone)):
             if not is_name(text):
                 raise PolicyError(f"{what} {text!r} must be lower-case letters, digits, - and _, at most 63")
-        looked_at = {leaf.signal for leaf in leaves(self.when)}
-        if not looked_at:
-            raise PolicyError('[when] has no condition; give at least one, for example any = [{ signal = "surplus", above = "2 kW" }]')
-        if looked_at & OBEYED:
-            raise PolicyError(f"{', '.join(sorted(looked_at & OBEYED))} never means surplus; leave it out of [when], it is obeyed anyway")
+        self._check_signals()
         if not 0 <= self.hold_out_share < 1:
             raise PolicyError(f"hold_out_share lies between 0 and below 1, got {self.hold_out_share:g}")
         for which in ("valid_from", "valid_until"):
@@ -191,6 +189,15 @@ class Policy:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise PolicyError(f"timezone {self.timezone!r} is not an IANA name such as Europe/Berlin") from error
+
+    def _check_signals(self) -> None:
+        looked_at = {leaf.signal for leaf in leaves(self.when)}
+        if not looked_at:
+            raise PolicyError('[when] has no condition; give at least one, for example any = [{ signal = "surplus", above = "2 kW" }]')
+        if looked_at & OBEYED:
+            raise PolicyError(f"{', '.join(sorted(looked_at & OBEYED))} never means surplus; leave it out of [when], it is obeyed anyway")
+        if needless := sorted({kind for kind, _ in self.agree} - set(self.signals) | {kind for kind, _ in self.agree} & OBEYED):
+            raise PolicyError(f"[agree] {', '.join(needless)}: the policy does not look at it, or obeys the strictest anyway; leave it out")
 
     def canonical(self) -> str:
         """The content as one line of JSON with sorted keys."""

@@ -209,7 +209,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalState:
-    """What counts of one signal at one moment. ``age_s`` is the time since the slot ended, 0 while it lasts."""
+    """What counts of one signal at one moment. ``age_s`` is the time since the slot ended, 0 while it lasts.
+
+    ``others`` are sources that say something of the present too, each with its value.
+    """
 
     kind: SignalKind
     value: float
@@ -220,6 +223,7 @@ class SignalState:
     known_at: datetime
     age_s: float
     fresh: bool
+    others: tuple[tuple[str, float], ...] = ()
 
 
 def is_fresh(state: SignalState | Reading, now: datetime, stale_after: timedelta) -> bool:
@@ -267,7 +271,7 @@ def snapshot(
     for reading in readings:
         if reading.zone != zone or reading.start > now or reading.known_at > now:
             continue
-        key = (reading.signal, reading.source if reading.signal in _STRICTNESS else "")
+        key = (reading.signal, reading.source)
         rival = best.get(key)
         if rival is None or _standing(reading, now) > _standing(rival, now):
             best[key] = reading
@@ -276,7 +280,11 @@ def snapshot(
         if kind not in counts or _precedence(reading, now) > _precedence(counts[kind], now):
             counts[kind] = reading
     limits = {**STALE_AFTER, **stale_after}
-    states = {kind: _state(reading, now, limits[kind]) for kind, reading in sorted(counts.items())}
+    others: dict[SignalKind, list[tuple[str, float]]] = {kind: [] for kind in counts}
+    for (kind, source), reading in sorted(best.items()):
+        if source != counts[kind].source and now < reading.end:
+            others[kind].append((source, reading.value))
+    states = {kind: _state(reading, now, limits[kind], others[kind]) for kind, reading in sorted(counts.items())}
     return Snapshot(zone=zone, now=now, states=MappingProxyType(states))
 
 
@@ -291,7 +299,7 @@ def _standing(reading: Reading, now: datetime) -> tuple[bool, datetime, tuple[tu
     return (now < reading.end, min(reading.end, now), _order(reading))
 
 
-def _state(reading: Reading, now: datetime, stale_after: timedelta) -> SignalState:
+def _state(reading: Reading, now: datetime, stale_after: timedelta, others: Iterable[tuple[str, float]]) -> SignalState:
     return SignalState(
         kind=reading.signal,
         value=reading.value,
@@ -302,4 +310,5 @@ def _state(reading: Reading, now: datetime, stale_after: timedelta) -> SignalSta
         known_at=reading.known_at,
         age_s=max(0.0, (now - reading.end).total_seconds()),
         fresh=is_fresh(reading, now, stale_after),
+        others=tuple(others),
     )

@@ -27,6 +27,7 @@ _PAUSED_FOR: Mapping[Reason, LeaseReason] = {
     Reason.ALARM: LeaseReason.ALARM,
     Reason.STALE_SIGNAL: LeaseReason.STALE_SIGNAL,
     Reason.UNKNOWN_SIGNAL: LeaseReason.STALE_SIGNAL,
+    Reason.DISPUTED_SIGNAL: LeaseReason.STALE_SIGNAL,
     Reason.PAUSED_BY_OPERATOR: LeaseReason.PAUSED_BY_OPERATOR,
 }
 _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {

@@ -75,6 +75,12 @@ def test_a_policy_that_needs_a_signal_nobody_gives_is_refused(site: Path) -> Non
     assert "no adapter of zone de gives it" in fails("check", "--site", site)
 
 
+def test_a_policy_that_compares_two_sources_needs_two(site: Path) -> None:
+    path = site / "policies" / "price-cap.toml"
+    path.write_text(path.read_text() + '\n[agree]\nprice = "5 EUR/MWh"\n')
+    assert "zone de has no two" in fails("check", "--site", site)
+
+
 def test_a_folder_that_is_no_site_is_told_apart(tmp_path: Path) -> None:
     assert "gridsched init" in fails("check", "--site", tmp_path)
 

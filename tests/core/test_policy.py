@@ -1,5 +1,6 @@
 """What one evaluation says, reason by reason."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -44,6 +45,48 @@ def run(rule: Policy, values: list[dict[SignalKind, float]]) -> list[Decision]:
         decision, state = evaluate(rule, state, seen(now, known), now)
         decisions.append(decision)
     return decisions
+
+
+class TestTwoSources:
+    """A signal that two adapters give, one of them serving zeros."""
+
+    RULE = policy(CHEAP, draw=Draw(watts=700.0), agree=((SignalKind.PRICE, 5.0),))
+
+    def told(self, one: float, other: float | None, *, rule: Policy = RULE, until: int = 60) -> Decision:
+        rows = [replace(reading(SignalKind.PRICE, one, START, length=60 * MINUTE), source="market")]
+        if other is not None:
+            rows.append(replace(reading(SignalKind.PRICE, other, START, length=until * MINUTE), source="zeros"))
+        now = START + 30 * MINUTE
+        return evaluate(rule, PolicyState(), snapshot("demo", now, rows, rule.stale_limits), now)[0]
+
+    @pytest.mark.parametrize(
+        ("one", "other", "target_w", "reason"),
+        [
+            (-9.0, None, 700, Reason.PRICE),
+            (-9.0, -9.0, 700, Reason.PRICE),
+            (-9.0, -4.0, 700, Reason.PRICE),
+            (-9.0, 0.0, 0, Reason.DISPUTED_SIGNAL),
+            (60.0, -1.0, 0, Reason.DISPUTED_SIGNAL),
+            (60.0, 62.0, 0, Reason.NO_SURPLUS),
+        ],
+    )
+    def test_what_they_tell_too_differently_is_not_believed(self, one: float, other: float | None, target_w: float, reason: Reason) -> None:
+        decision = self.told(one, other)
+        assert (decision.target_w, decision.reason) == (target_w, reason)
+        if reason is Reason.DISPUTED_SIGNAL:
+            assert "market says" in decision.detail or "and market says" in decision.detail
+            assert "zeros says" in decision.detail
+
+    def test_without_agree_the_better_source_counts_alone(self) -> None:
+        assert self.told(-9.0, 0.0, rule=replace(self.RULE, agree=())).reason in (Reason.PRICE, Reason.NO_SURPLUS)
+
+    def test_one_that_has_fallen_silent_disputes_nothing(self) -> None:
+        assert self.told(-9.0, 0.0, until=30).target_w == 700
+
+    @pytest.mark.parametrize("kind", [SignalKind.CARBON, SignalKind.ALARM])
+    def test_what_is_not_looked_at_or_obeyed_anyway_is_refused(self, kind: SignalKind) -> None:
+        with pytest.raises(PolicyError, match=r"\[agree\]"):
+            policy(CHEAP, agree=((kind, 5.0),))
 
 
 class TestReasons:

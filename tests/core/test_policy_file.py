@@ -48,6 +48,9 @@ max_price = "80 EUR/MWh"
 
 [stale_after]
 surplus = "10m"
+
+[agree]
+surplus = "1 kW"
 """
 
 SMALL = """
@@ -83,6 +86,7 @@ def test_the_whole_vocabulary_reads_back() -> None:
     assert (policy.top_up.watts, policy.top_up.max_price_eur_mwh) == (500.0, 80.0)
     assert (policy.valid_from, policy.valid_until) == (datetime(2025, 12, 31, 23, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
     assert policy.stale_limits[SignalKind.SURPLUS] == timedelta(minutes=10)
+    assert policy.agree == ((SignalKind.SURPLUS, 1000.0),)
     assert (policy.name, policy.zone, policy.hold_out_share) == ("whole", "de", 0.1)
 
 
@@ -125,6 +129,11 @@ def test_layout_and_remarks_do_not_change_the_digest_but_a_number_does() -> None
         ("watts = 100", "watts = 100\n[top_up]\nallowed = true", "needs watts"),
         ("watts = 100", "watts = 100\n[alarm]\nrequired = 1", "neither true nor false"),
         ("watts = 100", "watts = 100\n[stale_after]\nprise = '1m'", "did you mean 'price'?"),
+        ("watts = 100", "watts = 100\n[agree]\nsurplus = '-1 kW'", "less than nothing apart"),
+        ("watts = 100", "watts = 100\n[agree]\ncarbon = 5", "does not look at it"),
+        ("watts = 100", "watts = 100\n[agree]\nsurplus = '5 kWh'", "use W, kW, MW or GW"),
+        ("watts = 100", "watts = 100\n[schedule]\nobjective = 'alarm'", "obeyed, not sought"),
+        ("watts = 100", "watts = 100\n[schedule]\nmin_on = 5", "5 is not a duration"),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = []", "at least one condition"),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = [5]", "is a condition"),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = [{signal='alarm', above=0}]", "never means surplus"),

@@ -210,6 +210,20 @@ def test_a_forecast_of_wind_for_a_day_without_prices_is_planned_with(folder: Pat
     sim.close()
 
 
+def test_a_provider_that_serves_zeros_for_hours_is_disputed_and_not_believed(folder: Path) -> None:
+    """13:00 is surplus by the honest source; another says zero from then on, in finer slots, until 16:00. At 14:00 they are near enough."""
+    sim = site(folder, policy=POLICY + '\n[agree]\nprice = "2 EUR/MWh"\n')
+    job(sim, 2)
+    sim.publish(SignalKind.PRICE, [0.0] * 12, start=at(13), slot=timedelta(minutes=15), source="zeros")
+    go(sim, at(17))
+    reasons = {d.decided_at.hour: d.reason for d in decisions(sim) if d.decided_at.minute == 30}
+    assert reasons[13] is reasons[15] is Reason.DISPUTED_SIGNAL
+    assert reasons[12] is reasons[14] is reasons[16] is Reason.NO_SURPLUS
+    assert "s" not in worked(sim)
+    assert any("zeros says 0" in d.detail and "sim says -3" in d.detail for d in decisions(sim))
+    sim.close()
+
+
 def test_prices_that_stop_coming_pause_everything_visibly(folder: Path) -> None:
     sim = site(folder, prices=False)
     sim.publish(SignalKind.PRICE, DAY[:12], start=MIDNIGHT)
