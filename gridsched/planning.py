@@ -15,7 +15,7 @@ import numpy as np
 from gridsched.core.grid import Grid, grid_of
 from gridsched.core.outlook import DRIVERS, Outlook, slot_of
 from gridsched.core.policy import Policy
-from gridsched.core.signal import Quality, Reading, Series, SignalKind
+from gridsched.core.signal import Reading, Series, SignalKind
 from gridsched.core.timing import Array, Hours, JobSchedule, Timing, choose, effort_of, open_slots, standing_of, told
 from gridsched.flow import timing
 from gridsched.flow.timing import Case
@@ -26,7 +26,6 @@ __all__ = ["Planner"]
 _log = logging.getLogger(__name__)
 _GUARD_SHARE = 0.5
 """A job that was never measured has this share of its time to be: twice the work that is left then would be too late anyway."""
-_TRUST = {Quality.FORECAST: 0, Quality.ESTIMATED: 1, Quality.MEASURED: 2}
 
 Near = Mapping[SignalKind, Sequence[Reading]]
 
@@ -181,8 +180,7 @@ def _ahead(near: Near, known: Grid) -> dict[SignalKind, Array]:
     """Each signal on the known slots of the objective; NaN where it is not known."""
     rows: dict[SignalKind, Array] = {}
     for kind, readings in near.items():
-        best_last = sorted(Series(readings), key=lambda reading: _TRUST[reading.quality])
-        rows[kind] = grid_of(best_last, start=known.start, end=known.end, slot=known.slot).values
+        rows[kind] = grid_of(Series(readings).best_last(), start=known.start, end=known.end, slot=known.slot).values
     return rows
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gridsched.core.drivers import Driven, Told, tell
 from gridsched.core.forecast import MOST_DAYS, Chain, Days, learn
 from gridsched.core.grid import DAY, KINDS, Calendar, Grid, LocalDays, grid_of
-from gridsched.core.signal import Quality, Reading, Series, SignalKind
+from gridsched.core.signal import Reading, Series, SignalKind
 
-__all__ = ["DRIVERS", "LOOK_AHEAD", "LOOK_BACK", "Outlook", "band", "known_to_end", "look_ahead", "slot_of"]
+__all__ = ["DRIVERS", "LOOK_AHEAD", "LOOK_BACK", "Outlook", "band", "look_ahead", "slot_of"]
 
 LOOK_BACK = (MOST_DAYS + 14) * DAY
 """As far as a chain learns, and the days that its first profiles need."""
@@ -28,7 +28,6 @@ DRIVERS = (SignalKind.RESIDUAL_LOAD, SignalKind.RENEWABLE_SHARE)
 _DRIVEN = frozenset({SignalKind.PRICE, SignalKind.CARBON})
 _SHORTEST = timedelta(minutes=15)
 _SLOTS = (_SHORTEST, timedelta(minutes=30), timedelta(hours=1))
-_TRUST = {Quality.FORECAST: 0, Quality.ESTIMATED: 1, Quality.MEASURED: 2}
 
 Array = NDArray[np.float64]
 
@@ -91,7 +90,7 @@ def look_ahead(
     if not seen:
         return None
     slot = slot_of(seen, now)
-    best_last = sorted(Series(seen), key=lambda reading: _TRUST[reading.quality])
+    best_last = Series(seen).best_last()
     start = calendar.midnight(calendar.day_of(max(min(r.start for r in seen), now - LOOK_BACK)))
     present = start + (now - start) // slot * slot
     end = max(min(max(reading.end for reading in seen), now + LOOK_AHEAD), present + slot)
@@ -144,8 +143,7 @@ def _told(seen: Days, past: Grid, calendar: Calendar, drivers: Sequence[Sequence
     days = calendar.days(grid_of((), start=past.start, end=ends, slot=past.slot))
     tables = []
     for rows in drivers:
-        best_last = sorted(Series(rows), key=lambda reading: _TRUST[reading.quality])
-        grid = grid_of(best_last, start=past.start, end=ends, slot=past.slot)
+        grid = grid_of(Series(rows).best_last(), start=past.start, end=ends, slot=past.slot)
         tables.append(_mended(days.table(grid.values, range(len(days)))))
     values, count = _mended(seen.values), len(seen.values)
     gaps = np.any([np.isnan(table).any(axis=1) for table in tables], axis=0)
@@ -180,11 +178,6 @@ def _flat(past: Grid, days: LocalDays) -> Chain:
     return Chain(
         profiles=np.tile(usual, (KINDS, 1)), deviations=nothing, first_deviations=nothing, first=certain, moves=certain.reshape(1, 1)
     )
-
-
-def known_to_end(outlook: Outlook, until: datetime) -> Array:
-    """The values of the known slots that lie wholly before ``until``."""
-    return outlook.known.values[: max(0, min(len(outlook.known), (until - outlook.known.start) // outlook.known.slot))]
 
 
 def band(outlook: Outlook, until: datetime, *, low: float = 0.1, high: float = 0.9) -> list[tuple[datetime, float, float, float]]:

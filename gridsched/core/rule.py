@@ -117,7 +117,7 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingRule:
-    """How the hours of a job with a deadline are chosen: those in which ``objective`` is best, which is its sign's business.
+    """How the hours of a job with a deadline are chosen: those in which ``objective`` is lowest, or highest where its ``sign`` is -1.
 
     Once on, such a job stays on for ``min_on``, once off it rests for ``min_off``; ``restart_waste`` is the work that a start loses.
     """

@@ -194,6 +194,10 @@ class Series:
         """This series as it was known at ``known_at``; every back-test reads through here."""
         return Series(r for r in self._all if r.known_at <= known_at)
 
+    def best_last(self) -> list[Reading]:
+        """The reading that counts for each slot, and of slots that overlap the one that counts after the others."""
+        return sorted(self._current, key=_order)
+
     def at(self, moment: datetime) -> Reading | None:
         """The reading whose slot holds ``moment``, or None: unknown. A slot's end belongs to the next slot."""
         low = bisect_left(self._starts, moment - self._longest)

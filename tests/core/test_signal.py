@@ -114,6 +114,19 @@ class TestSeries:
         series = Series([hour, quarter])
         assert [r.value for moment in (NOON, NOON + SLOT, NOON + 2 * SLOT) if (r := series.at(moment))] == [60, 15, 60]
 
+    def test_the_last_of_the_best_is_what_counts_at_any_moment(self) -> None:
+        quarter = SLOT / 4
+        rows = [
+            reading(1.0, length=SLOT, quality=Quality.FORECAST),
+            reading(2.0, length=SLOT, quality=Quality.ESTIMATED, source="b"),
+            reading(3.0, start=NOON + quarter, length=quarter, quality=Quality.ESTIMATED),
+            reading(4.0, start=NOON + 2 * quarter, length=quarter, quality=Quality.FORECAST),
+        ]
+        series = Series(rows)
+        for moment in (NOON, NOON + quarter, NOON + 2 * quarter, NOON + 3 * quarter):
+            assert [r for r in series.best_last() if r.start <= moment < r.end][-1] == series.at(moment)
+        assert [r.value for r in series.best_last()][-2:] == [2.0, 3.0]
+
     def test_between_takes_slots_that_overlap(self) -> None:
         series = Series([reading(i, start=NOON + i * SLOT) for i in range(4)])
         assert [r.value for r in series.between(NOON + SLOT / 2, NOON + 2 * SLOT)] == [0, 1]
