@@ -240,3 +240,12 @@ def test_any_work_of_two_weeks_can_be_planned(hours: float, waste: float, slot: 
     )
     assert effort.work * slot / effort.per_slot >= min(hours, 14 * 24) * 60 - 0.01
     assert effort.work <= 1400
+
+
+def test_days_that_drivers_tell_are_weighed_on_the_scale_of_the_known_ones() -> None:
+    """A price of 4000 makes all costs smaller for the sake of the deadline; a day told at 10 is still cheaper than an hour at 30."""
+    ahead = outlook(*[30.0, *[4000.0] * 23])
+    told = replace(ahead, chain=replace(ahead.chain, told=np.full((1, 1, 24), 10.0)))
+    assert drawn(chosen(told, rule(), HOUR, deadline=2 * timedelta(days=1)), 24) == "." * 24
+    dear = replace(ahead, chain=replace(ahead.chain, told=np.full((1, 1, 24), 50.0)))
+    assert drawn(chosen(dear, rule(), HOUR, deadline=2 * timedelta(days=1)), 24) == "#" + "." * 23
