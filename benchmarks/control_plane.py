@@ -100,7 +100,8 @@ def _populate(daemon: Any) -> None:
 
 
 def _spec() -> Any:
-    from gridsched.core.job import JobSpec, Method
+    from gridsched.core.job import JobSpec
+    from gridsched.core.method import Method
 
     return JobSpec(
         job_id=JOB, name=JOB, zone=ZONE, program="a" * 64, dataset="b" * 64, initial="c" * 64, samples=2**40, test_dataset=None,

@@ -29,7 +29,26 @@ from gridsched.train.version import initial_version, owner_tensors, read_version
 __all__ = ["Submission", "add_dataset", "fetch", "prepare", "read_table", "submit"]
 
 _SHARD_SAMPLES = 4096
-_LATER_WISHES = ("top_up", "top_up_below_eur_mwh")
+_LATER: Mapping[str, Mapping[str, object]] = {
+    "": {"top_up": True, "top_up_below_eur_mwh": None, "parts": (), "part": -1, "bag": -1, "local": "", "ensemble": "", "member": 0},
+    "method": {
+        "name": "",
+        "down": "raw",
+        "merge": "mean",
+        "bad_share": 0.2,
+        "quorum": 0,
+        "max_staleness": 8,
+        "staleness_power": 0.5,
+        "unit_seconds": 0.0,
+        "grace_s": 0.0,
+        "micro_batch": 0,
+        "precision": "float32",
+        "not_finite": "stop",
+    },
+    "method.inner": {"prox": 0.0},
+    "method.outer": {"beta1": 0.9, "beta2": 0.99, "eps": 1e-3},
+}
+"""What came after the first release, and the value that means what was before."""
 Put = Callable[[bytes], str]
 
 
@@ -105,12 +124,21 @@ def _store_dataset(fields: Mapping[str, Array], name: str, attribution: str, put
 
 
 def _id_of(spec: JobSpec) -> str:
-    """From what decides the bits alone; the wishes that came after the first release are left out, so that ids stay what they were."""
-    content = msgspec.to_builtins(spec.without_wishes)
-    for name in _LATER_WISHES:
-        del content[name]
+    """From what decides the bits alone; what came after the first release counts where it is set, so that ids stay what they were."""
+    content = _without_defaults(msgspec.to_builtins(spec.without_wishes))
     digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()
     return f"{spec.name[:50]}-{digest[:6]}"
+
+
+def _without_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    for part, names in _LATER.items():
+        record = content
+        for step in filter(None, part.split(".")):
+            record = record[step]
+        for name, default in names.items():
+            if record[name] == default:
+                del record[name]
+    return content
 
 
 def submit(operator: Operator, submission: Submission, *, progress: Callable[[int], None] | None = None) -> JobSpec:

@@ -52,7 +52,7 @@ __all__ = [
     "encode",
 ]
 
-VERSION = 1
+VERSION = 2
 Desired = str
 """``run`` | ``pause`` | ``hand_over`` (save, upload the continuation, give the unit back) | ``stop`` (drop it)."""
 

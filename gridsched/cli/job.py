@@ -81,7 +81,7 @@ def submit(
             bar = progress.add_task("storing", total=sum(map(len, made.blobs.values())))
             spec = owner.submit(daemon, made, progress=lambda size: progress.advance(bar, size))
     method = spec.method
-    out.print(f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {method.epochs} epochs, units of {method.samples_per_unit} samples")
+    out.print(f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {method.epochs} epochs, units of {spec.unit_samples} samples")
     if spec.deadline is not None:
         out.print(f"due by {spec.deadline:%Y-%m-%d %H:%M} UTC; its hours: gridsched schedule show {spec.job_id}")
     out.print(f"next: gridsched job watch {spec.job_id}")

@@ -1,8 +1,8 @@
 """Who: nodes, their presence, and the distribution of the target over them in merit order."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gridsched.core.errors import InvalidInput
 from gridsched.core.job import is_name
 
-__all__ = ["DeviceState", "Fleet", "Node", "NodeReason", "Plan", "Presence", "held_out", "jitter_share", "plan"]
+__all__ = ["DeviceState", "Fleet", "LocalData", "Node", "NodeReason", "Plan", "Presence", "held_out", "jitter_share", "plan"]
 
 _MERIT_STEP = 1.25
 _POWER_SLACK_W = 1e-6
@@ -49,10 +49,19 @@ class NodeReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalData:
+    """A dataset that a node holds for itself: its manifest's ``digest`` and its number of ``samples``. It never leaves the node."""
+
+    digest: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A consumer's machine.
 
-    ``power_w`` is the most it draws; ``runtime`` its hardware class, such as ``torch-2.13.0-x86_64-avx2-cpu-1t``.
+    ``power_w`` is the most it draws; ``runtime`` its hardware class, such as ``torch-2.13.0-x86_64-avx2-cpu-1t``; ``data`` are its own
+    datasets by name. A node whose work was found wrong is quarantined from ``quarantined_at`` on.
     """
 
     node_id: str
@@ -65,6 +74,9 @@ class Node:
     token_hash: str
     joined_at: datetime
     revoked_at: datetime | None = None
+    quarantined_at: datetime | None = None
+    quarantine_reason: str = ""
+    data: Mapping[str, LocalData] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not is_name(self.node_id):
@@ -80,7 +92,8 @@ class Presence:
     """What changes with every sync of a node: who runs it, when it was heard of, its register and how well it works.
 
     ``instance`` names the running agent process; ``register_j`` is the meter's last accepted value; ``speed`` is in steps per
-    second of work; ``reliability`` is the smoothed share of leases that ended well (0..1); ``served_j`` is energy it was paid for.
+    second of work; ``reliability`` is the smoothed share of leases that ended well (0..1); ``served_j`` is energy it was paid for;
+    ``verified`` counts the units in a row that were done again elsewhere and found the same.
     """
 
     node_id: str
@@ -94,6 +107,7 @@ class Presence:
     speed: float = 0.0
     reliability: float = 1.0
     served_j: float = 0.0
+    verified: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

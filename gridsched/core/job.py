@@ -2,13 +2,14 @@
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from gridsched.core.errors import InvalidInput
+from gridsched.core.method import Method
 
-__all__ = ["Codec", "Dataset", "InnerOptimizer", "Job", "JobSpec", "JobState", "Method", "OuterOptimizer", "is_digest", "is_name"]
+__all__ = ["Dataset", "Job", "JobSpec", "JobState", "is_digest", "is_name"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -24,85 +25,18 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-class Codec(StrEnum):
-    """How an update's tensors travel."""
-
-    RAW = "raw"
-    HALF = "half"
-    INT8 = "int8"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InnerOptimizer:
-    """The optimizer a node runs inside one work unit; always starts fresh, so a unit stays a pure function.
-
-    ``name`` is ``sgd`` (``momentum`` used) or ``adamw`` (``beta1``, ``beta2``, ``eps`` used).
-    """
-
-    name: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        if self.name not in ("sgd", "adamw"):
-            raise InvalidInput(f"inner optimizer {self.name!r} is not known; use sgd or adamw")
-        if not self.lr > 0:
-            raise InvalidInput(f"inner optimizer lr must be above 0, got {self.lr}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OuterOptimizer:
-    """How merged updates become the next version.
-
-    ``sgd`` with ``lr`` 1 is federated averaging (McMahan et al. 2017, arXiv:1602.05629);
-    ``nesterov`` with ``lr`` 0.7 and ``momentum`` 0.9 is the outer step of DiLoCo (Douillard et al. 2023, arXiv:2311.08105).
-    """
-
-    name: str = "sgd"
-    lr: float = 1.0
-    momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("sgd", "nesterov"):
-            raise InvalidInput(f"outer optimizer {self.name!r} is not known; use sgd or nesterov")
-        if not self.lr > 0:
-            raise InvalidInput(f"outer optimizer lr must be above 0, got {self.lr}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """One mechanism, set by numbers.
-
-    A round trains ``units_per_round`` units of ``samples_per_unit`` samples, all from one version, and merges them.
-    Each unit passes ``passes`` times over its samples in batches of ``batch_size``.
-    One batch per unit is synchronous data parallel; a large unit is federated averaging or local SGD.
-    """
-
-    epochs: int = 10
-    batch_size: int = 32
-    samples_per_unit: int = 256
-    units_per_round: int = 4
-    passes: int = 1
-    inner: InnerOptimizer = field(default_factory=InnerOptimizer)
-    outer: OuterOptimizer = field(default_factory=OuterOptimizer)
-    codec: Codec = Codec.RAW
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "samples_per_unit", "units_per_round", "passes"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"method {name} must be at least 1, got {getattr(self, name)}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """All that decides a job's final bits, plus who may run it and its owner's *wishes*, which decide when and change no bit.
 
     ``program``, ``dataset``, ``test_dataset`` and ``initial`` are blob digests (``dataset`` names a manifest);
     ``samples`` and ``test_samples`` are counts; ``memory_bytes`` is the most a node needs for one unit.
+
+    ``parts`` are the sizes of consecutive stretches of the dataset, one for each who would hold it: a unit is then one whole part
+    (federated averaging over non-identical data), or, with ``part`` 0 or more, the job trains on that part alone. ``local`` names a
+    dataset that each node holds for itself and that never leaves it; ``dataset`` then only says what its fields are.
+    Members of an ensemble are jobs of the same ``ensemble``, told apart by ``member``; with ``bag`` 0 or more one draws its samples
+    with replacement (Breiman 1996, "Bagging predictors").
 
     The wishes: jobs of a higher ``priority`` go first. With a ``deadline`` a job may draw outside surplus where ``top_up`` says so,
     the price is at most ``top_up_below_eur_mwh`` (None: any) and the operator's policy allows it; without one it takes surplus only.
@@ -126,6 +60,12 @@ class JobSpec:
     labels: tuple[str, ...] = ()
     top_up: bool = True
     top_up_below_eur_mwh: float | None = None
+    parts: tuple[int, ...] = ()
+    part: int = -1
+    bag: int = -1
+    local: str = ""
+    ensemble: str = ""
+    member: int = 0
 
     def __post_init__(self) -> None:
         if not is_name(self.job_id):
@@ -137,6 +77,33 @@ class JobSpec:
             raise InvalidInput(f"job {self.job_id}: the dataset has no samples")
         if self.top_up_below_eur_mwh is not None and not math.isfinite(self.top_up_below_eur_mwh):
             raise InvalidInput(f"job {self.job_id}: top_up_below_eur_mwh must be a finite price; leave it out for none")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        if self.parts and (min(self.parts) < 1 or sum(self.parts) != self.samples):
+            raise InvalidInput(f"job {self.job_id}: its parts must each have a sample and sum to {self.samples}, got {self.parts[:20]}")
+        if self.part >= len(self.parts) and self.part >= 0:
+            raise InvalidInput(f"job {self.job_id}: there is no part {self.part}, the dataset has {len(self.parts)}")
+        for name in ("local", "ensemble"):
+            if getattr(self, name) and not is_name(getattr(self, name)):
+                raise InvalidInput(f"job {self.job_id}: {name} {getattr(self, name)!r} must be lower-case letters, digits, - and _")
+        if self.method.units_per_round == 0 and not ((self.parts and self.part < 0) or self.local):
+            raise InvalidInput(f"job {self.job_id}: units_per_round 0 means all parts, and its dataset has none; give a number")
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples that one epoch visits: all, or those of its part."""
+        return self.parts[self.part] if self.part >= 0 else self.samples
+
+    @property
+    def unit_samples(self) -> int:
+        """Samples of an ordinary unit; the last one of an epoch may be shorter."""
+        return self.method.samples_per_unit or math.ceil(self.epoch_samples / max(self.method.units_per_round, 1))
+
+    @property
+    def units_at_once(self) -> int:
+        """Units that nodes can work on at the same time."""
+        return self.method.units_per_round or len(self.parts) or 1
 
     @property
     def without_wishes(self) -> "JobSpec":

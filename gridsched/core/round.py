@@ -4,15 +4,11 @@
 into has the round's number plus one, so versions grow by one per merged round.
 """
 
-import hashlib
-import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from gridsched.core.errors import IllegalMove
-from gridsched.core.job import JobSpec
-from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 
 __all__ = [
     "Epoch",
@@ -20,12 +16,6 @@ __all__ = [
     "RoundState",
     "Version",
     "close",
-    "evaluation_unit",
-    "open_round",
-    "rounds_per_epoch",
-    "seed_of",
-    "total_rounds",
-    "units_of",
 ]
 
 
@@ -55,7 +45,9 @@ class Round:
 class Version:
     """One journal row: version ``number`` is a function of its parent and the updates named here, in this order.
 
-    ``updates`` are (unit id, update digest, samples) in canonical order; ``loss`` and ``accuracy`` come from an evaluate unit.
+    ``updates`` are (unit id, update digest, samples) in canonical order, ``staleness`` how many versions each of them was behind
+    (none: no unit was). ``outer`` is the blob of the outer optimizer's state and ``step`` that of the encoded step from the parent,
+    where there are such; ``loss`` and ``accuracy`` come from an evaluate unit.
     """
 
     job_id: str
@@ -70,6 +62,9 @@ class Version:
     loss: float | None = None
     accuracy: float | None = None
     test_samples: int = 0
+    staleness: tuple[int, ...] = ()
+    outer: str | None = None
+    step: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,93 +83,6 @@ class Epoch:
     units: int = 0
     loss: float | None = None
     accuracy: float | None = None
-
-
-def rounds_per_epoch(spec: JobSpec) -> int:
-    """Rounds it takes to see every sample once."""
-    return math.ceil(spec.samples / (spec.method.samples_per_unit * spec.method.units_per_round))
-
-
-def total_rounds(spec: JobSpec) -> int:
-    """Rounds from the initial version to the last one."""
-    return rounds_per_epoch(spec) * spec.method.epochs
-
-
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed that depends on ``parts`` alone, never on who asks or when."""
-    text = "\0".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def open_round(spec: JobSpec, *, number: int, base: str, now: datetime) -> Round:
-    """Round ``number`` of the job, starting from the version with digest ``base``."""
-    return Round(
-        round_id=f"{spec.job_id}.r{number}",
-        job_id=spec.job_id,
-        number=number,
-        epoch=number // rounds_per_epoch(spec),
-        base=base,
-        state=RoundState.OPEN,
-        opened_at=now,
-    )
-
-
-def units_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
-    """The training units of a round: consecutive ranges of the epoch's order, the last one possibly shorter."""
-    method = spec.method
-    first = (rnd.number % rounds_per_epoch(spec)) * method.samples_per_unit * method.units_per_round
-    last = min(first + method.samples_per_unit * method.units_per_round, spec.samples)
-    starts = range(first, last, method.samples_per_unit)
-    return [
-        WorkUnit(
-            spec=UnitSpec(
-                unit_id=f"{rnd.round_id}.u{index}",
-                job_id=spec.job_id,
-                kind=UnitKind.TRAIN,
-                program=spec.program,
-                dataset=spec.dataset,
-                base=rnd.base,
-                version=rnd.number,
-                epoch=rnd.epoch,
-                start=start,
-                stop=min(start + method.samples_per_unit, last),
-                batch_size=method.batch_size,
-                passes=method.passes,
-                seed=spec.seed,
-                inner=method.inner,
-                codec=method.codec,
-            ),
-            round_id=rnd.round_id,
-            index=index,
-        )
-        for index, start in enumerate(starts)
-    ]
-
-
-def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
-    """The unit that evaluates ``version`` on the held-out samples, or None where the job has none."""
-    if spec.test_dataset is None or spec.test_samples < 1:
-        return None
-    return WorkUnit(
-        spec=UnitSpec(
-            unit_id=f"{spec.job_id}.v{version.number}.e0",
-            job_id=spec.job_id,
-            kind=UnitKind.EVALUATE,
-            program=spec.program,
-            dataset=spec.test_dataset,
-            base=version.digest,
-            version=version.number,
-            epoch=version.epoch,
-            start=0,
-            stop=spec.test_samples,
-            batch_size=max(spec.method.batch_size, 64),
-            passes=1,
-            seed=spec.seed,
-            inner=spec.method.inner,
-        ),
-        round_id="",
-        index=0,
-    )
 
 
 def close(rnd: Round, state: RoundState, now: datetime) -> Round:

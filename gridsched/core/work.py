@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gridsched.core.job import Codec, InnerOptimizer
+from gridsched.core.method import Codec, InnerOptimizer, Precision
 
 __all__ = ["Refusal", "UnitKind", "UnitSpec", "UnitState", "WorkUnit"]
 
@@ -45,6 +45,9 @@ class UnitSpec:
     ``[start, stop)`` is a range of positions in the epoch's sample order (for ``evaluate``: of the test set itself);
     ``base`` is the digest of model version ``version``; ``program`` and ``dataset`` are digests;
     ``digest_every`` is the number of steps between two parameter digests for audits.
+
+    With ``of`` above 0 the order is that of the dataset's stretch ``[first, first + of)`` alone; with ``bag`` 0 or more it is an order
+    of as many samples drawn with replacement. A batch is computed ``micro_batch`` samples at a time (0: at once), in ``precision``.
     """
 
     unit_id: str
@@ -63,6 +66,11 @@ class UnitSpec:
     inner: InnerOptimizer
     codec: Codec = Codec.RAW
     digest_every: int = 20
+    first: int = 0
+    of: int = 0
+    bag: int = -1
+    micro_batch: int = 0
+    precision: Precision = Precision.FLOAT32
 
     @property
     def samples(self) -> int:
@@ -77,7 +85,11 @@ class UnitSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
-    """A unit in its round. ``leases`` counts the leases made on it so far and numbers the next one."""
+    """A unit in its round. ``leases`` counts the leases made on it so far and numbers the next one.
+
+    ``only_node`` is the one node that can do it, where the data is that node's own. ``audits`` is the unit that this one does again
+    elsewhere, to be compared with it and never merged.
+    """
 
     spec: UnitSpec
     round_id: str
@@ -90,6 +102,8 @@ class WorkUnit:
     update_norm: float | None = None
     accepted_lease: str | None = None
     accepted_at: datetime | None = None
+    only_node: str = ""
+    audits: str = ""
 
     @property
     def unit_id(self) -> str:

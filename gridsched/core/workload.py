@@ -6,13 +6,14 @@ from dealing a round's units out as the daemon does, each to the node that is fr
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
 
+from gridsched.core.cut import rounds_per_epoch, total_rounds
 from gridsched.core.job import JobSpec
-from gridsched.core.round import rounds_per_epoch, total_rounds
 
 __all__ = ["SAFETY", "Hand", "Workload", "stretch", "total_steps", "weigh", "within"]
 
@@ -47,14 +48,28 @@ class Workload:
 def total_steps(spec: JobSpec, *, after_round: int = 0) -> int:
     """Training and evaluation steps from version ``after_round`` to the job's end."""
     method, epochs = spec.method, spec.method.epochs
-    per_unit = math.ceil(method.samples_per_unit / method.batch_size) * method.passes
-    whole, rest = divmod(spec.samples, method.samples_per_unit)
-    per_epoch = whole * per_unit + math.ceil(rest / method.batch_size) * method.passes
+    per_epoch = sum(math.ceil(samples / method.batch_size) * count for samples, count in _unit_sizes(spec).items()) * method.passes
     tests = math.ceil(spec.test_samples / max(method.batch_size, 64)) if spec.test_dataset is not None else 0
     if after_round >= total_rounds(spec):
         return 0
     epoch, rounds = divmod(after_round, rounds_per_epoch(spec))
-    return (epochs - epoch) * (per_epoch + tests) - rounds * method.units_per_round * per_unit
+    return (epochs - epoch) * (per_epoch + tests) - min(rounds * _round_steps(spec), per_epoch)
+
+
+def _round_steps(spec: JobSpec) -> int:
+    """Training steps of a full round; of a mean one, where units are parts."""
+    per_unit = math.ceil(spec.unit_samples / spec.method.batch_size) * spec.method.passes
+    if spec.parts and spec.part < 0:
+        per_unit = math.ceil(spec.samples / len(spec.parts) / spec.method.batch_size) * spec.method.passes
+    return spec.units_at_once * per_unit
+
+
+def _unit_sizes(spec: JobSpec) -> Counter[int]:
+    """How many units of which size an epoch has."""
+    if spec.parts and spec.part < 0:
+        return Counter(spec.parts)
+    whole, rest = divmod(spec.epoch_samples, spec.unit_samples)
+    return Counter({spec.unit_samples: whole}) + Counter({rest: 1} if rest else {})
 
 
 def within(hands: Sequence[Hand], *, watts: float, most: int) -> list[Hand]:
@@ -85,10 +100,10 @@ def weigh(spec: JobSpec, *, steps: int, hands: Sequence[Hand], watts: float) -> 
     """What is left when ``hands`` do it under ``watts``. The time is not known before any of them was measured at this job."""
     if steps == 0:
         return Workload(steps=0, time=timedelta(0))
-    chosen = within(hands, watts=watts, most=spec.method.units_per_round)
+    chosen = within(hands, watts=watts, most=spec.units_at_once)
     room = len(within(hands, watts=watts, most=len(hands)))
     speed = sum(hand.speed for hand in chosen)
     if not speed > 0:
         return Workload(steps=steps, hands=len(chosen), room=room)
-    longer = stretch([hand.speed for hand in chosen], spec.method.units_per_round)
+    longer = stretch([hand.speed for hand in chosen], spec.units_at_once)
     return Workload(steps=steps, speed=speed, hands=len(chosen), room=room, time=timedelta(seconds=steps / speed * longer * SAFETY))

@@ -7,8 +7,8 @@ from statistics import median
 import psutil
 
 from gridsched.clock import SystemClock
-from gridsched.core.job import InnerOptimizer
-from gridsched.core.round import open_round, units_of
+from gridsched.core.cut import open_round, units_of
+from gridsched.core.method import InnerOptimizer
 from gridsched.demo.site import SPEED
 from gridsched.owner import Submission
 from gridsched.train.dataset import Dataset, DatasetManifest

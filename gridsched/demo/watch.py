@@ -68,7 +68,7 @@ class Watcher:
             epochs = tuple(tx.find(Epoch, job_id=self.job_id, order="number"))
             nodes = tuple(self._nodes(tx, state, decision, now))
         samples = job.spec.samples
-        units_per_epoch = -(-samples // job.spec.method.samples_per_unit)
+        units_per_epoch = -(-samples // job.spec.unit_samples)
         return Scene(
             now=now,
             day=self.day,

@@ -4,22 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, total_rounds, units_of
 from gridsched.core.errors import Conflict, InvalidInput
 from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, UpdateRejected, VersionEvaluated, WishesChanged
 from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
-from gridsched.core.round import (
-    Epoch,
-    Round,
-    RoundState,
-    Version,
-    close,
-    evaluation_unit,
-    open_round,
-    rounds_per_epoch,
-    total_rounds,
-    units_of,
-)
+from gridsched.core.round import Epoch, Round, RoundState, Version, close
 from gridsched.core.timing import JobSchedule
 from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import settle

@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
+from gridsched.core.cut import rounds_per_epoch
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.ledger import Account, Transfer, TransferKind, verify
 from gridsched.core.meter import TOLERANCE, MeterReading
 from gridsched.core.policy import Decision
 from gridsched.core.reward import most_micro, paid_energy_j
-from gridsched.core.round import Epoch, Round, RoundState, Version, rounds_per_epoch
+from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx

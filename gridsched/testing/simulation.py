@@ -16,8 +16,9 @@ import numpy as np
 from gridsched.core.access import secret_hash
 from gridsched.core.errors import Conflict, GridschedError, LeaseLost
 from gridsched.core.facts import Fact
-from gridsched.core.job import Job, JobSpec, JobState, Method
+from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease
+from gridsched.core.method import Method
 from gridsched.core.round import Version
 from gridsched.core.settings import Control, Settings, Site, StoreAddress, ZoneTable
 from gridsched.core.signal import Quality, Reading, SignalKind

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gridsched.core.errors import InvalidInput
-from gridsched.core.job import Codec
+from gridsched.core.method import Codec
 from gridsched.train.tensors import DTYPES, Array, element_count, open_tensors, strict_json, tensors_from_bytes, tensors_to_bytes
 
 __all__ = ["BLOCK", "EncodedUpdate", "decode", "encode"]

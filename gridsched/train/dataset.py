@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gridsched.core.errors import DatasetError, InvalidInput
 from gridsched.core.job import is_digest, is_name
-from gridsched.train.draws import draw_key, permutation
+from gridsched.train.draws import draw_key, permutation, uniform_ints
 from gridsched.train.tensors import (
     DTYPES,
     Array,
@@ -28,7 +28,7 @@ from gridsched.train.tensors import (
     version_digest,
 )
 
-__all__ = ["Dataset", "DatasetManifest", "Field", "Shard", "order", "pass_order", "write_dataset"]
+__all__ = ["Dataset", "DatasetManifest", "Field", "Shard", "order", "pass_order", "stretch_order", "write_dataset"]
 
 _FORMAT = 1
 
@@ -153,6 +153,17 @@ def write_dataset(
 def order(seed: int, epoch: int, samples: int) -> npt.NDArray[np.int64]:
     """The order in which epoch ``epoch`` visits the samples: the same on every machine and in every release."""
     return permutation(draw_key("order", seed, epoch), samples)
+
+
+def stretch_order(seed: int, epoch: int, *, first: int, of: int, bag: int = -1) -> npt.NDArray[np.int64]:
+    """The order in which an epoch visits the stretch ``[first, first + of)``; with ``bag`` 0 or more, ``of`` draws with replacement.
+
+    A bag's draws are the same in every epoch (they are its dataset), and every epoch visits them in an order of its own.
+    """
+    if bag < 0:
+        return first + permutation(draw_key("order", seed, epoch, "of", first, of), of)
+    draws = first + uniform_ints(draw_key("bag", seed, bag, first, of), of)
+    return draws[permutation(draw_key("order", seed, epoch, "bag", bag, first, of), of)]
 
 
 def pass_order(seed: int, epoch: int, start: int, which: int, samples: int) -> npt.NDArray[np.int64]:

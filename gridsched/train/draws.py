@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["draw_key", "permutation"]
+__all__ = ["draw_key", "permutation", "uniform_ints"]
 
 
 def draw_key(*words: str | int) -> int:
@@ -23,6 +23,12 @@ def draw_key(*words: str | int) -> int:
 def permutation(key: int, count: int) -> npt.NDArray[np.int64]:
     """A permutation of ``range(count)`` that depends on ``key`` and ``count`` alone."""
     return np.argsort(_splitmix64(key, count), kind="stable").astype(np.int64, copy=False)
+
+
+def uniform_ints(key: int, count: int) -> npt.NDArray[np.int64]:
+    """``count`` draws from ``range(count)`` with replacement, which depend on ``key`` and ``count`` alone."""
+    high = _splitmix64(key, count) >> np.uint64(32)
+    return ((high * np.uint64(count)) >> np.uint64(32)).astype(np.int64)  # Lemire's multiply-shift; exact for counts below 2**32
 
 
 def _splitmix64(key: int, count: int) -> npt.NDArray[np.uint64]:

@@ -7,7 +7,8 @@ It runs on the owner's machine only; what leaves it is a program, a dataset and 
 ``loss(o, batch)``   the scalar loss of the outputs ``o`` on a batch (a dict of tensors by field name)
 ``example_batch()``  a batch of two samples or more, as tensors
 ``dataset()``        ``(train, test)``: two dicts of numpy arrays by field name, samples first; ``test`` may be empty
-``method()``         settings of ``gridsched.core.job.Method`` as a dict; ``inner`` and ``outer`` may be dicts
+``method()``         settings of ``gridsched.core.method.Method`` as a dict; ``inner`` and ``outer`` may be dicts; ``name`` may
+                     be one of `METHODS`, whose settings then stand behind, and ``inner_steps`` the batches of a unit
 ``ATTRIBUTION``      optional: the credit the data's licence asks for
 ===================  ====================================================================================================
 
@@ -19,16 +20,18 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gridsched.core.errors import InvalidInput
-from gridsched.core.job import Codec, InnerOptimizer, Method, OuterOptimizer
+from gridsched.core.method import METHODS, Codec, InnerOptimizer, MergeRule, Method, NotFinite, OuterOptimizer, Precision
 from gridsched.train.tensors import Array
 
 __all__ = ["JobFile", "load_jobfile", "method_from"]
 
+_WORDS: Mapping[str, type[StrEnum]] = {"codec": Codec, "down": Codec, "merge": MergeRule, "precision": Precision, "not_finite": NotFinite}
 _FUNCTIONS = ("model", "loss", "example_batch", "dataset", "method")
 
 
@@ -88,17 +91,41 @@ def method_from(settings: object, where: str) -> Method:
     """A ``Method`` from a dict as ``method()`` returns it; InvalidInput names an unknown setting."""
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"{where}: method() must return a dict, got {type(settings).__name__}")
-    made = dict(settings)
+    made = _settled(dict(settings), where)
     for name, record in (("inner", InnerOptimizer), ("outer", OuterOptimizer)):
         if isinstance(made.get(name), Mapping):
             made[name] = _record(record, made[name], f"{where}: method {name}")
-    if "codec" in made:
-        try:
-            made["codec"] = Codec(made["codec"])
-        except ValueError as error:
-            raise InvalidInput(f"{where}: codec {made['codec']!r} is not known; use {', '.join(Codec)}") from error
+    for name, words in _WORDS.items():
+        if name in made:
+            made[name] = _word(words, made[name], f"{where}: {name}")
     method: Method = _record(Method, made, f"{where}: method")
     return method
+
+
+def _settled(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """``settings`` over those of the method they name; ``inner_steps`` become samples, and what belongs to the ensemble is left out."""
+    name = settings.get("name", "")
+    if name and name not in METHODS:
+        raise InvalidInput(f"{where}: there is no method {name!r}; use {', '.join(METHODS)}, or leave the name out and set numbers")
+    preset = METHODS.get(name, {})
+    made = {**preset, **settings}
+    for part in ("inner", "outer"):
+        if isinstance(settings.get(part), Mapping) and isinstance(preset.get(part), Mapping):
+            made[part] = settings[part] if "name" in settings[part] else {**preset[part], **settings[part]}
+    if "inner_steps" in made:
+        steps, batch = made.pop("inner_steps"), made.get("batch_size", Method().batch_size)
+        if type(steps) is not int or steps < 1:
+            raise InvalidInput(f"{where}: inner_steps must be a whole number of at least 1, got {steps!r}")
+        if "samples_per_unit" not in settings:
+            made["samples_per_unit"] = steps * batch
+    return made
+
+
+def _word(words: type[StrEnum], value: object, where: str) -> StrEnum:
+    try:
+        return words(value)  # type: ignore[arg-type]  # not text is not one of them either
+    except ValueError as error:
+        raise InvalidInput(f"{where} {value!r} is not known; use {', '.join(words)}") from error
 
 
 def _record(record: type[Any], settings: Mapping[str, Any], where: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gridsched.core.errors import InvalidInput, UpdateRefused
-from gridsched.core.job import OuterOptimizer
+from gridsched.core.method import OuterOptimizer
 from gridsched.core.work import Refusal
 from gridsched.train.codec import BLOCK, EncodedUpdate
 from gridsched.train.tensors import Array

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gridsched.core.errors import DatasetError, ProgramError, UnsupportedOperator
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.train.graph import Graph, Named, Program, Ref, TensorSpec, Value, model_tensors, references
 from gridsched.train.operators import ALLOWED
 from gridsched.train.tensors import Array

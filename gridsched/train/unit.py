@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gridsched.core.errors import DatasetError, InvalidInput
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
-from gridsched.train.dataset import Dataset, order, pass_order
+from gridsched.train.dataset import Dataset, order, pass_order, stretch_order
 from gridsched.train.draws import draw_key
 from gridsched.train.tensors import Array, strict_json, tensors_from_bytes, tensors_to_bytes
 
@@ -201,11 +201,11 @@ class UnitRun:
 
     def _read_group(self, which: int, group: int) -> dict[str, Array]:
         spec, length = self.spec, _READ_AHEAD * self.spec.batch_size
-        chosen = pass_order(spec.seed, spec.epoch, spec.start, which, spec.samples)[group * length : (group + 1) * length]
+        chosen = pass_order(spec.seed, spec.epoch, spec.first + spec.start, which, spec.samples)[group * length : (group + 1) * length]
         return self._dataset.batch(self._samples[chosen])
 
     def _step_seed(self) -> int:
-        return draw_key("step", self.spec.seed, self.spec.epoch, self.spec.start, self.position)
+        return draw_key("step", self.spec.seed, self.spec.epoch, self.spec.first + self.spec.start, self.position)
 
     def save(self) -> Continuation:
         """Everything needed to go on from here; the arrays are copies, so training may go on at once."""
@@ -289,12 +289,21 @@ def state_digest(tensors: Mapping[str, Array]) -> str:
 def _samples(spec: UnitSpec, dataset: Dataset) -> npt.NDArray[np.int64]:
     if spec.kind is UnitKind.EVALUATE:
         return np.arange(spec.start, spec.stop, dtype=np.int64)
-    return order(spec.seed, spec.epoch, dataset.samples)[spec.start : spec.stop]
+    if spec.of or spec.bag >= 0:
+        whole = stretch_order(spec.seed, spec.epoch, first=spec.first, of=spec.of or dataset.samples, bag=spec.bag)
+    else:
+        whole = order(spec.seed, spec.epoch, dataset.samples)
+    return whole[spec.start : spec.stop]
 
 
 def _check_range(spec: UnitSpec, dataset: Dataset) -> None:
-    if not 0 <= spec.start < spec.stop <= dataset.samples:
-        raise DatasetError(f"unit {spec.unit_id} asks for positions {spec.start} to {spec.stop} of {dataset.samples} samples")
+    of = spec.of or dataset.samples
+    if not (0 <= spec.start < spec.stop <= of and 0 <= spec.first <= dataset.samples - of):
+        where = f"of the {of} samples from {spec.first}" if spec.of else "of its samples"
+        raise DatasetError(
+            f"unit {spec.unit_id} asks for positions {spec.start} to {spec.stop} {where}; dataset {dataset.manifest.name} "
+            f"has {dataset.samples} samples"
+        )
 
 
 def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -27,10 +27,14 @@ BOUNDED: dict[str, st.SearchStrategy[Any]] = {
     "amount_micro": st.integers(0, 2**62),
 }
 WORDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "InnerOptimizer": {"name": st.sampled_from(["sgd", "adamw"])},
-    "OuterOptimizer": {"name": st.sampled_from(["sgd", "nesterov"])},
-    "Method": {name: st.integers(1, 1000) for name in ("epochs", "batch_size", "samples_per_unit", "units_per_round", "passes")},
-    "JobSpec": {"samples": st.integers(1, 10**9)},
+    "InnerOptimizer": {"name": st.sampled_from(["sgd", "adamw"]), "prox": st.floats(0, 1)},
+    "OuterOptimizer": {"name": st.sampled_from(["sgd", "nesterov", "adam"])}
+    | {name: st.floats(0, 1, exclude_max=True) for name in ("momentum", "beta1", "beta2")},
+    "Method": {name: st.integers(1, 1000) for name in ("epochs", "batch_size", "samples_per_unit", "passes")}
+    | {name: st.floats(0, 100) for name in ("staleness_power", "grace_s")}
+    | {name: st.integers(0, 20) for name in ("quorum", "max_staleness", "micro_batch")}
+    | {"units_per_round": st.integers(20, 1000), "bad_share": st.floats(0, 0.4), "unit_seconds": st.just(0.0)},
+    "JobSpec": {"samples": st.just(7), "parts": st.just((3, 4)), "part": st.integers(-1, 1), "local": NAMES, "ensemble": NAMES},
 }
 
 

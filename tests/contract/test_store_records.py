@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridsched.core.access import Invite
+from gridsched.core.cut import units_of
 from gridsched.core.errors import Conflict, NotFound
 from gridsched.core.fleet import Presence
-from gridsched.core.job import JobSpec, Method
+from gridsched.core.job import JobSpec
 from gridsched.core.ledger import Account, Transfer, TransferKind
-from gridsched.core.round import Epoch, Round, RoundState, Version, units_of
+from gridsched.core.method import Method
+from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.store import draft
 from gridsched.store.sql import SqlStore, SqlTx

@@ -1,5 +1,6 @@
 """Rounds cut every epoch into units so that each sample is trained exactly once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsched.core.errors import IllegalMove
-from gridsched.core.job import JobSpec, Method
-from gridsched.core.round import RoundState, Version, close, evaluation_unit, open_round, rounds_per_epoch, seed_of, total_rounds, units_of
+from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, seed_of, total_rounds, units_of
+from gridsched.core.errors import IllegalMove, InvalidInput
+from gridsched.core.job import JobSpec
+from gridsched.core.method import Method
+from gridsched.core.round import RoundState, Version, close
 
 NOW = datetime(2018, 5, 1, tzinfo=UTC)
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -53,6 +56,36 @@ def test_a_thousand_samples_make_two_rounds_of_two_units() -> None:
         ("digits.r1.u0", 512, 768, 8),
         ("digits.r1.u1", 768, 1000, 8),
     ]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.integers(0, 15), st.integers(1, 3))
+def test_every_part_is_one_unit_of_every_epoch(parts: list[int], per_round: int, epochs: int) -> None:
+    method = Method(epochs=epochs, samples_per_unit=0, units_per_round=per_round)
+    job = replace(spec(sum(parts)), parts=tuple(parts), method=method)
+    stretches = [(sum(parts[:k]), size, 0, size) for k, size in enumerate(parts)]
+    for epoch in range(epochs):
+        rounds = [open_round(job, number=number, base=A, now=NOW) for number in range(total_rounds(job))]
+        units = [unit.spec for rnd in rounds if rnd.epoch == epoch for unit in units_of(job, rnd)]
+        assert sorted((u.first, u.of, u.start, u.stop) for u in units) == stretches
+
+
+def test_parts_come_in_another_order_each_epoch() -> None:
+    job = replace(spec(20), parts=(1,) * 20, method=Method(epochs=2, samples_per_unit=0, units_per_round=1))
+    firsts = [units_of(job, open_round(job, number=number, base=A, now=NOW))[0].spec.first for number in range(40)]
+    assert firsts[:20] != firsts[20:]
+    assert sorted(firsts[:20]) == sorted(firsts[20:]) == list(range(20))
+
+
+def test_a_job_on_one_part_sees_that_part_alone() -> None:
+    job = replace(spec(1000, per_unit=200), parts=(300, 700), part=1)
+    units = [u.spec for n in range(2) for u in units_of(job, open_round(job, number=n, base=A, now=NOW))]
+    assert [(u.first, u.of, u.start, u.stop) for u in units] == [(300, 700, a, min(a + 200, 700)) for a in (0, 200, 400, 600)]
+
+
+@pytest.mark.parametrize(("parts", "part"), [((3, 4), -1), ((), 0), ((500, 500), 2), ((0, 1000), -1)])
+def test_parts_that_do_not_fit_the_dataset_are_refused(parts: tuple[int, ...], part: int) -> None:
+    with pytest.raises(InvalidInput, match="part"):
+        replace(spec(1000), parts=parts, part=part)
 
 
 def test_a_round_closes_once() -> None:

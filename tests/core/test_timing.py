@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsched.core.grid import Calendar
-from gridsched.core.job import JobSpec, Method
+from gridsched.core.job import JobSpec
+from gridsched.core.method import Method
 from gridsched.core.outlook import Outlook, look_ahead
 from gridsched.core.rule import Policy
 from gridsched.core.schedule import Standing

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsched.core.job import JobSpec, Method
-from gridsched.core.round import Round, RoundState, Version, evaluation_unit, open_round, rounds_per_epoch, total_rounds, units_of
+from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, total_rounds, units_of
+from gridsched.core.job import JobSpec
+from gridsched.core.method import Method
+from gridsched.core.round import Round, RoundState, Version
 from gridsched.core.workload import SAFETY, Hand, stretch, total_steps, weigh, within
 from tests.core.test_metrics import NOW
 

@@ -12,8 +12,9 @@ import pytest
 from gridsched.core.access import secret_hash
 from gridsched.core.facts import Fact
 from gridsched.core.fleet import Node
-from gridsched.core.job import JobSpec, Method
+from gridsched.core.job import JobSpec
 from gridsched.core.lease import LIVE, Lease
+from gridsched.core.method import Method
 from gridsched.core.policy import Decision, Policy
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.flow import admit, assign, collect, decide

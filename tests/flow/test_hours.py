@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gridsched.core.facts import DeadlineAtRisk, LeaseOffered, LeasePaused, PlanningFailed
-from gridsched.core.job import Job, Method
+from gridsched.core.job import Job
 from gridsched.core.lease import LeaseReason, LeaseState
+from gridsched.core.method import Method
 from gridsched.core.policy import Decision, Reason, Tier
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.timing import JobSchedule, Timing

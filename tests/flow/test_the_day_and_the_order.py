@@ -9,8 +9,8 @@ import pytest
 from gridsched.core.errors import Conflict
 from gridsched.core.facts import JobEnded, LeaseOffered, LeasePaused
 from gridsched.core.fleet import held_out
-from gridsched.core.job import Method
 from gridsched.core.ledger import Transfer, TransferKind
+from gridsched.core.method import Method
 from gridsched.core.policy import Budget, Reason
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.zone import ZoneState

@@ -9,7 +9,8 @@ import pytest
 
 from gridsched.core.errors import Conflict, InvalidInput
 from gridsched.core.facts import JobSubmitted, WishesChanged
-from gridsched.core.job import Job, JobSpec, Method
+from gridsched.core.job import Job, JobSpec
+from gridsched.core.method import Method
 from gridsched.flow import admit
 from gridsched.owner import _id_of
 from tests.flow.conftest import House, of

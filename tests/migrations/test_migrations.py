@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,10 @@ from gridsched.core.facts import NodePresent
 from gridsched.core.fleet import Node, Presence
 from gridsched.store.migrate import config_for, downgrade, upgrade
 from gridsched.store.sql import SqlStore
-from gridsched.store.tables import METADATA
+from gridsched.store.tables import KINDS, METADATA
 
 NOON = datetime(2018, 1, 28, 12, tzinfo=UTC)
-PREVIOUS = "0001"
+PREVIOUS = "0002"
 """The last release's step: its rows must be there after going up from it."""
 
 NODE = Node(
@@ -55,13 +57,32 @@ def test_going_up_from_the_previous_release_keeps_its_rows(empty_database: str) 
         upgrade(store.driver, None, PREVIOUS)
         presence, consent = Presence(node_id="attic-pc", seen_at=NOON), opted_out("attic-pc", NOON)
         fact = NodePresent(at=NOON, node_id="attic-pc", zone="de-lu")
-        with store.write() as tx:
-            tx.insert(NODE, presence, consent)
-            tx.append([fact])
+        insert_as_it_was(empty_database, NODE, presence, consent)
         store.upgrade()
+        with store.write() as tx:
+            tx.append([fact])
         with store.read() as tx:
             assert (tx.find(Node), tx.find(Presence), tx.find(type(consent))) == ([NODE], [presence], [consent])
             assert tx.facts() == [(1, fact)]
+
+
+@contextmanager
+def closing_engine(url: str) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def insert_as_it_was(url: str, *records: object) -> None:
+    """Rows of today's records in the tables as they were: what has been added since is not there yet."""
+    with closing_engine(url) as engine, engine.begin() as connection:
+        for record in records:
+            kind = KINDS[type(record)]
+            there = {column["name"] for column in sa.inspect(connection).get_columns(kind.table.name)}
+            values = {name: attrgetter(path)(record) for name, path in kind.paths.items() if name in there}
+            connection.execute(sa.insert(kind.table).values(values))
 
 
 def test_every_step_can_be_undone(empty_database: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsched import wire
-from gridsched.core.job import Codec, InnerOptimizer
+from gridsched.core.method import Codec, InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.settings import NodeSettings, Priority
 from gridsched.node.state import Home, Identity

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gridsched.core.fleet import DeviceState
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.decide import Local, Move, Phase, next_action
 from gridsched.wire import Order

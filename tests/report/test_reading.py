@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from gridsched.cli.report import app
 from gridsched.core.facts import LeaseActive, NodeOptedIn, ZoneObserved
-from gridsched.core.job import Job, JobSpec, JobState, Method
+from gridsched.core.job import Job, JobSpec, JobState
+from gridsched.core.method import Method
 from gridsched.report.reading import facts_between, newest
 from gridsched.store.sql import SqlStore
 from tests.story import DAY, JOB, ZONE, Story, tell

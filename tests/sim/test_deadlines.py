@@ -10,8 +10,9 @@ import pytest
 
 from gridsched import planning
 from gridsched.core.facts import DeadlineAtRisk, Fact, LeaseActive, LeasePaused, PlanningFailed, PolicyDecided
-from gridsched.core.job import Job, JobState, Method
+from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
+from gridsched.core.method import Method
 from gridsched.core.policy import Decision, Reason, Tier
 from gridsched.core.settings import Control
 from gridsched.core.signal import SignalKind

@@ -8,7 +8,8 @@ import pytest
 
 from gridsched.core.errors import StorageFull
 from gridsched.core.facts import JobEnded, RoundMerged, UpdateRejected
-from gridsched.core.job import Job, JobState, Method
+from gridsched.core.job import Job, JobState
+from gridsched.core.method import Method
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, advance
 from gridsched.testing import Simulation, check_invariants

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gridsched.core.facts import Fact, LeaseEnded, LeasePaused, LeaseResumed, RewardPosted
-from gridsched.core.job import Method
 from gridsched.core.ledger import OPERATOR, Account
+from gridsched.core.method import Method
 from gridsched.core.round import Epoch, Version
 from gridsched.core.units import micro_from_rate
 from gridsched.testing import FaultPlan, Simulation, check_invariants

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.train.dataset import Dataset, write_dataset
 from gridsched.train.export import export

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gridsched.core.errors import DatasetError
 from gridsched.train import draws
-from gridsched.train.dataset import Dataset, DatasetManifest, order, pass_order, write_dataset
+from gridsched.train.dataset import Dataset, DatasetManifest, order, pass_order, stretch_order, write_dataset
 from gridsched.train.tensors import Array, tensors_to_bytes, version_digest
 
 FIELDS: dict[str, Array] = {"x": np.arange(60, dtype=np.float32).reshape(20, 3), "y": np.arange(20)}
@@ -146,3 +146,12 @@ def test_an_order_looks_drawn_at_random() -> None:
     found = order(3, 0, count)
     assert abs(np.corrcoef(found, np.arange(count))[0, 1]) < 0.03
     assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 0.03
+
+
+def test_a_stretch_is_visited_whole_and_a_bag_draws_with_replacement() -> None:
+    assert sorted(stretch_order(7, 0, first=30, of=12).tolist()) == list(range(30, 42))
+    bags = [stretch_order(7, epoch, first=30, of=400, bag=bag) for epoch, bag in ((0, 0), (1, 0), (0, 1))]
+    assert all(bag.min() >= 30 and bag.max() < 430 for bag in bags)
+    assert 0.6 < len(set(bags[0].tolist())) / 400 < 0.66  # 1 - 1/e
+    assert sorted(bags[0].tolist()) == sorted(bags[1].tolist()) != sorted(bags[2].tolist())
+    assert bags[0].tolist() != bags[1].tolist()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.train.export import call_module
 from gridsched.train.tensors import Array
 from gridsched.train.torch_runtime import TorchRuntime, load_version

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gridsched.core.errors import ProgramError, UnsupportedOperator
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.train.export import export
 from gridsched.train.graph import TensorSpec
 from gridsched.train.torch_runtime import TorchRuntime, load_version

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gridsched.core.job import Codec, OuterOptimizer
+from gridsched.core.method import Codec, OuterOptimizer
 from gridsched.core.work import UnitSpec
 from gridsched.train.codec import encode
 from gridsched.train.dataset import Dataset

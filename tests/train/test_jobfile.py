@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gridsched.core.errors import InvalidInput
-from gridsched.core.job import Codec, Method
+from gridsched.core.method import METHODS, Codec, InnerOptimizer, Method, OuterOptimizer
 from gridsched.train.jobfile import load_jobfile, method_from
 from tests.train.builders import EXAMPLES
 
@@ -45,14 +45,34 @@ def test_method_settings_become_records() -> None:
     assert method_from({}, "job.py") == Method()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_field_is_a_setting(name: str) -> None:
+    assert method_from({"name": name}, "job.py").name == name
+
+
+def test_the_job_file_s_own_settings_go_before_the_method_s() -> None:
+    diloco = method_from({"name": "diloco", "inner_steps": 50, "batch_size": 8, "outer": {"lr": 0.5}}, "job.py")
+    assert (diloco.samples_per_unit, diloco.outer, diloco.inner.name) == (
+        400,
+        OuterOptimizer(name="nesterov", lr=0.5, momentum=0.9),
+        "adamw",
+    )
+    assert method_from({"name": "diloco", "inner": {"name": "sgd"}}, "job.py").inner == InnerOptimizer(name="sgd")
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"epoch": 3}, "'epoch' is not known; known are epochs"),
+        ({"epoch": 3}, "'epoch' is not known; known are name, epochs"),
         ({"inner": {"rate": 1}}, "inner setting 'rate'"),
         ({"codec": "zip"}, "codec 'zip'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ([], "must return a dict"),
+        ({"name": "fedsgd"}, "no method 'fedsgd'; use single, sync"),
+        ({"inner_steps": 0}, "inner_steps must be a whole number"),
+        ({"quorum": 5}, "quorum 5 can never be reached with 4"),
+        ({"unit_seconds": 5.0}, "needs a quorum"),
+        ({"merge": "best"}, "merge 'best' is not known; use mean"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: object, reason: str) -> None:

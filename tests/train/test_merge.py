@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput, UpdateRefused
-from gridsched.core.job import Codec, OuterOptimizer
+from gridsched.core.method import Codec, OuterOptimizer
 from gridsched.core.work import Refusal
 from gridsched.train.codec import BLOCK, EncodedUpdate, decode, encode
 from gridsched.train.merge import check_update, merge, merge_version, tensor_spec

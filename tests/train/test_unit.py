@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
-from gridsched.core.job import InnerOptimizer
+from gridsched.core.method import InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.train.checkpoint import save_continuation
 from gridsched.train.dataset import order
@@ -196,7 +196,7 @@ def test_a_continuation_with_wrong_values_is_refused(damage: dict[str, object]) 
 
 
 def test_a_range_outside_the_dataset_is_refused() -> None:
-    with pytest.raises(DatasetError, match="5 to 71 of 70"):
+    with pytest.raises(DatasetError, match=r"5 to 71 of its samples; dataset [a-z-]+ has 70"):
         UnitRun(unit_spec(stop=71), hard_runtime(), dataset_of(samples()), hard_net()[1])
 
 

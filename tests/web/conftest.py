@@ -15,8 +15,9 @@ import pytest
 import requests
 
 from gridsched.core.access import Role, secret_hash
-from gridsched.core.job import Codec, JobSpec, Method
+from gridsched.core.job import JobSpec
 from gridsched.core.lease import LIVE, Lease
+from gridsched.core.method import Codec, Method
 from gridsched.core.settings import Control, Settings, Site, StoreAddress, Web, ZoneTable
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.work import UnitState, WorkUnit

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gridsched.core.errors import GridschedError
-from gridsched.core.job import Dataset, JobSpec, Method
+from gridsched.core.job import Dataset, JobSpec
+from gridsched.core.method import Method
 from gridsched.store.blobs import FileBlobs
 from gridsched.testing import ManualClock
 from gridsched.train.dataset import DatasetManifest, Field, write_dataset

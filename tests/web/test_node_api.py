@@ -8,7 +8,7 @@ import pytest
 
 from gridsched.core import errors
 from gridsched.core.errors import HTTP_STATUS, GridschedError, http_status
-from gridsched.core.job import Codec
+from gridsched.core.method import Codec
 from gridsched.train.codec import encode
 from gridsched.web.messages import problem
 from tests.web.conftest import SHAPE, ZONE, House

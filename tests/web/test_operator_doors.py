@@ -13,7 +13,8 @@ import pytest
 
 from gridsched.core.errors import Unreachable
 from gridsched.core.facts import SignalDegraded, UnitAccepted
-from gridsched.core.job import JobSpec, Method
+from gridsched.core.job import JobSpec
+from gridsched.core.method import Method
 from gridsched.core.settings import Web
 from gridsched.testing import ManualClock
 from gridsched.train.dataset import write_dataset

@@ -1,0 +1,141 @@
+"""How a job is cut into epochs, rounds and units.
+
+An epoch visits every sample once: in one order over the whole dataset, cut into consecutive ranges, or part by part where the
+dataset has parts. Which part comes in which round follows from the seed and the epoch, as everything does.
+"""
+
+import hashlib
+import math
+from datetime import datetime
+
+from gridsched.core.job import JobSpec
+from gridsched.core.round import Round, RoundState, Version
+from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
+
+__all__ = ["evaluation_unit", "open_round", "rounds_per_epoch", "seed_of", "total_rounds", "training_unit", "units_of"]
+
+
+def rounds_per_epoch(spec: JobSpec) -> int:
+    """Rounds it takes to see every sample once."""
+    if _by_parts(spec):
+        return math.ceil(len(spec.parts) / _parts_per_round(spec))
+    if spec.local:
+        return 1
+    return math.ceil(spec.epoch_samples / (spec.unit_samples * spec.method.units_per_round))
+
+
+def total_rounds(spec: JobSpec) -> int:
+    """Rounds from the initial version to the last one."""
+    return rounds_per_epoch(spec) * spec.method.epochs
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on ``parts`` alone, never on who asks or when."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def open_round(spec: JobSpec, *, number: int, base: str, now: datetime) -> Round:
+    """Round ``number`` of the job, starting from the version with digest ``base``."""
+    return Round(
+        round_id=f"{spec.job_id}.r{number}",
+        job_id=spec.job_id,
+        number=number,
+        epoch=number // rounds_per_epoch(spec),
+        base=base,
+        state=RoundState.OPEN,
+        opened_at=now,
+    )
+
+
+def _by_parts(spec: JobSpec) -> bool:
+    return bool(spec.parts) and spec.part < 0
+
+
+def _parts_per_round(spec: JobSpec) -> int:
+    return min(spec.method.units_per_round or len(spec.parts), len(spec.parts))
+
+
+def units_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
+    """The training units of a round, in their canonical order; none for node-local data, whose units follow from who holds some."""
+    if spec.local:
+        return []
+    return _parts_of(spec, rnd) if _by_parts(spec) else _ranges_of(spec, rnd)
+
+
+def _ranges_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
+    """Consecutive ranges of the epoch's order, the last one possibly shorter."""
+    size, whole = spec.unit_samples, spec.epoch_samples
+    begin = (rnd.number % rounds_per_epoch(spec)) * size * spec.method.units_per_round
+    end = min(begin + size * spec.method.units_per_round, whole)
+    first = sum(spec.parts[: spec.part]) if spec.part >= 0 else 0
+    of = whole if spec.part >= 0 else 0
+    return [
+        training_unit(spec, rnd, index, start=start, stop=min(start + size, end), first=first, of=of)
+        for index, start in enumerate(range(begin, end, size))
+    ]
+
+
+def _parts_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
+    """Whole parts, in an order drawn anew for every epoch."""
+    drawn = sorted(range(len(spec.parts)), key=lambda part: seed_of("parts", spec.seed, rnd.epoch, part))
+    count = _parts_per_round(spec)
+    begin = (rnd.number % rounds_per_epoch(spec)) * count
+    return [
+        training_unit(spec, rnd, index, start=0, stop=spec.parts[part], first=sum(spec.parts[:part]), of=spec.parts[part])
+        for index, part in enumerate(sorted(drawn[begin : begin + count]))
+    ]
+
+
+def training_unit(spec: JobSpec, rnd: Round, index: int, *, start: int, stop: int, first: int = 0, of: int = 0) -> WorkUnit:
+    """Unit ``index`` of a round: positions ``[start, stop)`` of the epoch's order (over the stretch of ``of`` samples from ``first``)."""
+    method = spec.method
+    unit = UnitSpec(
+        unit_id=f"{rnd.round_id}.u{index}",
+        job_id=spec.job_id,
+        kind=UnitKind.TRAIN,
+        program=spec.program,
+        dataset=spec.dataset,
+        base=rnd.base,
+        version=rnd.number,
+        epoch=rnd.epoch,
+        start=start,
+        stop=stop,
+        batch_size=method.batch_size,
+        passes=method.passes,
+        seed=spec.seed,
+        inner=method.inner,
+        codec=method.codec,
+        first=first,
+        of=of,
+        bag=spec.bag,
+        micro_batch=method.micro_batch,
+        precision=method.precision,
+    )
+    return WorkUnit(spec=unit, round_id=rnd.round_id, index=index)
+
+
+def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
+    """The unit that evaluates ``version`` on the held-out samples, or None where the job has none."""
+    if spec.test_dataset is None or spec.test_samples < 1:
+        return None
+    return WorkUnit(
+        spec=UnitSpec(
+            unit_id=f"{spec.job_id}.v{version.number}.e0",
+            job_id=spec.job_id,
+            kind=UnitKind.EVALUATE,
+            program=spec.program,
+            dataset=spec.test_dataset,
+            base=version.digest,
+            version=version.number,
+            epoch=version.epoch,
+            start=0,
+            stop=spec.test_samples,
+            batch_size=max(spec.method.batch_size, 64),
+            passes=1,
+            seed=spec.seed,
+            inner=spec.method.inner,
+        ),
+        round_id="",
+        index=0,
+    )
