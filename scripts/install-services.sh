@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the services that some tests run against: Prometheus (with promtool), Chromium and Mosquitto, all Debian packages.
+# Installs what some tests run against: Prometheus (with promtool), Chromium, Mosquitto and Fashion-MNIST, all Debian packages.
 # Does nothing for what is there already. Without root it says what to install and leaves the rest to the tests:
 # on a person's machine they skip with a reason, in CI they fail.
 set -euo pipefail
@@ -8,6 +8,7 @@ missing=()
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
+[ -d /usr/share/datasets/fashion-mnist ] || missing+=(dataset-fashion-mnist)
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi

@@ -1,7 +1,7 @@
 """What every test shares: one torch thread, one Hypothesis profile, and honest skips.
 
-A test that needs a service carries its marker (``postgres``, ``browser``, ``mosquitto``, ``prometheus``). Where the service is
-missing the test skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
+A test that needs a service or a data set carries its marker (``postgres``, ``browser``, ``mosquitto``, ``prometheus``,
+``fashion_mnist``). Where that is missing the test skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
 """
 
 import importlib.util
@@ -44,11 +44,17 @@ def _missing_prometheus() -> str | None:
     return None if found else "Prometheus: apt-get install --no-install-recommends prometheus"
 
 
+def _missing_fashion_mnist() -> str | None:
+    found = Path("/usr/share/datasets/fashion-mnist").is_dir()
+    return None if found else "Fashion-MNIST: apt-get install --no-install-recommends dataset-fashion-mnist"
+
+
 SERVICES = {
     "postgres": _missing_postgres,
     "browser": _missing_chromium,
     "mosquitto": _missing_mosquitto,
     "prometheus": _missing_prometheus,
+    "fashion_mnist": _missing_fashion_mnist,
 }
 
 
