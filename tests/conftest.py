@@ -1,7 +1,8 @@
 """What every test shares: one torch thread, one Hypothesis profile, and honest skips.
 
 A test that needs a service or a data set carries its marker (``postgres``, ``browser``, ``mosquitto``, ``prometheus``,
-``fashion_mnist``). Where that is missing the test skips and says what to install; with ``CI=true`` it fails instead, so that nothing is left out unnoticed.
+``fashion_mnist``). Where that is missing the test skips and says what to install; with ``CI=true`` it fails instead, so that
+nothing is left out unnoticed.
 """
 
 import importlib.util
