@@ -19,6 +19,7 @@ import numpy as np
 from gridsched.clock import SystemClock
 from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
 from gridsched.core.job import Dataset, JobSpec
+from gridsched.core.method import Method
 from gridsched.remote import Operator
 from gridsched.train.dataset import DatasetManifest, write_dataset
 from gridsched.train.jobfile import JobFile, load_jobfile
@@ -83,8 +84,8 @@ def prepare(
         blobs[digest] = data
         return digest
 
-    program, initial, model_bytes = _export(job, put)
     train, test = job.dataset()
+    program, initial, needed_bytes = _export(job, method, train, put)
     manifest = _store_dataset(train, f"{job.name}-train", job.attribution, put)
     held_out = _store_dataset(test, f"{job.name}-test", job.attribution, put) if test else None
     spec = JobSpec(
@@ -99,7 +100,7 @@ def prepare(
         seed=seed,
         method=method,
         zone=zone,
-        memory_bytes=4 * model_bytes,  # parameters, gradients, optimizer state, base version
+        memory_bytes=needed_bytes,
         **(wishes or {}),
     )
     return Submission(spec=replace(spec, job_id=_id_of(spec)), blobs=blobs)
@@ -109,14 +110,17 @@ def _given(changes: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if value is not None}
 
 
-def _export(job: JobFile, put: Put) -> tuple[str, str, int]:
-    """Digests of the program and of version 0, and the model's size in bytes."""
+def _export(job: JobFile, method: Method, train: Mapping[str, Array], put: Put) -> tuple[str, str, int]:
+    """Digests of the program and of version 0, and the bytes of memory that a node needs for a unit."""
     try:
-        from gridsched.train.export import export  # torch, which only owners and nodes have
+        from gridsched.train.export import export, unit_bytes  # torch, which only owners and nodes have
     except ImportError as error:
         raise ProgramError("tracing a model needs PyTorch; install it with: pip install 'gridsched[train]'") from error
     program, tensors = export(job.model(), job.example_batch(), job.loss)
-    return put(to_bytes(program, tensors)), put(initial_version(program, tensors).to_bytes()), sum(a.nbytes for a in tensors.values())
+    size = method.micro_batch or method.batch_size
+    batch = {field.name: np.ascontiguousarray(np.resize(train[field.name][:size], (size, *field.shape))) for field in program.fields}
+    needed = unit_bytes(program, tensors, batch, method.inner)
+    return put(to_bytes(program, tensors)), put(initial_version(program, tensors).to_bytes()), needed
 
 
 def _store_dataset(fields: Mapping[str, Array], name: str, attribution: str, put: Put) -> DatasetManifest:

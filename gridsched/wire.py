@@ -28,6 +28,7 @@ from typing import TypeVar
 import msgspec
 
 from gridsched.core.errors import MessageError
+from gridsched.core.fleet import LocalData
 from gridsched.core.work import UnitSpec
 
 __all__ = [
@@ -86,10 +87,15 @@ class Joined(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True):
-    """The first message of an agent process; takes the node over from an earlier ``instance``, whose calls are refused from then on."""
+    """The first message of an agent process; takes the node over from an earlier ``instance``, whose calls are refused from then on.
+
+    ``memory_bytes`` is what it offers now (None: as before), ``data`` are the datasets that it holds for itself, by name.
+    """
 
     instance: str
     runtime: str
+    memory_bytes: int | None = None
+    data: dict[str, LocalData] = {}
     version: int = VERSION
 
 

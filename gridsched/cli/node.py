@@ -22,6 +22,8 @@ from gridsched.node.state import Choice, Home, HomeLock, Status
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Offer this machine: join, run, opt in and out, see why.")
+data = typer.Typer(no_args_is_help=True, help="Data of your own that jobs may learn from here; it never leaves this machine.")
+app.add_typer(data, name="data")
 out = Console()
 err = Console(stderr=True)
 
@@ -133,6 +135,48 @@ def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--jso
         print(json.dumps(asdict(found) | {"running": running, "url": identity.url, "zone": identity.zone}, default=str))
         return
     out.print(_table(found, running=running, url=identity.url))
+
+
+@data.command("add")
+def add_data(
+    name: Annotated[str, typer.Argument(help="The name by which jobs ask for it, such as steps.")],
+    file: Annotated[Path, typer.Argument(help="An .npz of arrays by field, samples first, or a CSV.")],
+    label: Annotated[str, typer.Option(help="The CSV's column to be learned.")] = "label",
+    home: HomeOption = None,
+) -> None:
+    """Let jobs that ask for NAME learn from this file, here: the data itself never leaves this machine."""
+    from gridsched.owner import read_table
+
+    folder = _home(home)
+    try:
+        folder.identity()
+        added = folder.local.add(name, read_table(file, label=label))
+    except GridschedError as error:
+        raise _fail(error) from error
+    out.print(f"data [bold]{name}[/bold]: {added.samples} samples; the daemon is told its name, digest and number of samples, no more")
+
+
+@data.command("list")
+def list_data(home: HomeOption = None) -> None:
+    """Which data of this machine jobs may learn from, here."""
+    try:
+        found = _home(home).local.all()
+    except GridschedError as error:
+        raise _fail(error) from error
+    for name, each in found.items():
+        out.print(f"{name}: {each.samples} samples, manifest {each.digest[:12]}", highlight=False)
+    if not found:
+        out.print("none; add some with: gridsched node data add NAME FILE")
+
+
+@data.command("remove")
+def remove_data(name: str, home: HomeOption = None) -> None:
+    """Delete this node's copy of data NAME; jobs go on without it."""
+    try:
+        _home(home).local.remove(name)
+    except GridschedError as error:
+        raise _fail(error) from error
+    out.print(f"data {name} is removed")
 
 
 def _with(settings: NodeSettings, *, meter: str, priority: Priority | None) -> NodeSettings:

@@ -87,15 +87,20 @@ def _parts_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
     ]
 
 
-def training_unit(spec: JobSpec, rnd: Round, index: int, *, start: int, stop: int, first: int = 0, of: int = 0) -> WorkUnit:
-    """Unit ``index`` of a round: positions ``[start, stop)`` of the epoch's order (over the stretch of ``of`` samples from ``first``)."""
+def training_unit(
+    spec: JobSpec, rnd: Round, index: int, *, start: int, stop: int, first: int = 0, of: int = 0, dataset: str = "", only_node: str = ""
+) -> WorkUnit:
+    """Unit ``index`` of a round: positions ``[start, stop)`` of the epoch's order (over the stretch of ``of`` samples from ``first``).
+
+    Where the samples are a node's own, ``dataset`` is that node's manifest and ``only_node`` the node.
+    """
     method = spec.method
     unit = UnitSpec(
         unit_id=f"{rnd.round_id}.u{index}",
         job_id=spec.job_id,
         kind=UnitKind.TRAIN,
         program=spec.program,
-        dataset=spec.dataset,
+        dataset=dataset or spec.dataset,
         base=rnd.base,
         version=rnd.number,
         epoch=rnd.epoch,
@@ -111,8 +116,10 @@ def training_unit(spec: JobSpec, rnd: Round, index: int, *, start: int, stop: in
         bag=spec.bag,
         micro_batch=method.micro_batch,
         precision=method.precision,
+        memory_bytes=spec.memory_bytes,
+        local=spec.local,
     )
-    return WorkUnit(spec=unit, round_id=rnd.round_id, index=index)
+    return WorkUnit(spec=unit, round_id=rnd.round_id, index=index, only_node=only_node)
 
 
 def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
@@ -135,6 +142,7 @@ def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
             passes=1,
             seed=spec.seed,
             inner=spec.method.inner,
+            memory_bytes=spec.memory_bytes,
         ),
         round_id="",
         index=0,

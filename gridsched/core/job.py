@@ -30,7 +30,7 @@ class JobSpec:
     """All that decides a job's final bits, plus who may run it and its owner's *wishes*, which decide when and change no bit.
 
     ``program``, ``dataset``, ``test_dataset`` and ``initial`` are blob digests (``dataset`` names a manifest);
-    ``samples`` and ``test_samples`` are counts; ``memory_bytes`` is the most a node needs for one unit.
+    ``samples`` and ``test_samples`` are counts; ``memory_bytes`` is what a node needs for one unit beyond the runtime's own.
 
     ``parts`` are the sizes of consecutive stretches of the dataset, one for each who would hold it: a unit is then one whole part
     (federated averaging over non-identical data), or, with ``part`` 0 or more, the job trains on that part alone. ``local`` names a
@@ -107,8 +107,8 @@ class JobSpec:
 
     @property
     def without_wishes(self) -> "JobSpec":
-        """What decides the bits, and no more: equal ones are the same training, whenever it is to be done."""
-        return replace(self, priority=0, deadline=None, top_up=True, top_up_below_eur_mwh=None)
+        """What decides the bits, and no more: equal ones are the same training, whenever and wherever it is to be done."""
+        return replace(self, priority=0, deadline=None, top_up=True, top_up_below_eur_mwh=None, memory_bytes=0)
 
 
 class JobState(StrEnum):

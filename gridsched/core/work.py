@@ -48,6 +48,8 @@ class UnitSpec:
 
     With ``of`` above 0 the order is that of the dataset's stretch ``[first, first + of)`` alone; with ``bag`` 0 or more it is an order
     of as many samples drawn with replacement. A batch is computed ``micro_batch`` samples at a time (0: at once), in ``precision``.
+    Where ``local`` is a name, ``dataset`` is the node's own data of that name.
+    It takes ``memory_bytes`` beyond the runtime's own: a node that does not have them free refuses it.
     """
 
     unit_id: str
@@ -71,6 +73,8 @@ class UnitSpec:
     bag: int = -1
     micro_batch: int = 0
     precision: Precision = Precision.FLOAT32
+    memory_bytes: int = 0
+    local: str = ""
 
     @property
     def samples(self) -> int:

@@ -12,7 +12,7 @@ from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.round import Epoch, Round, RoundState, Version, close
 from gridsched.core.timing import JobSchedule
 from gridsched.core.work import Refusal, UnitState, WorkUnit
-from gridsched.flow import settle
+from gridsched.flow import local, settle
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
@@ -73,7 +73,7 @@ def fail(tx: Tx, now: datetime, job_id: str, reason: str) -> list[Fact]:
 
 def ready_to_merge(tx: Tx) -> list[Round]:
     """Open rounds whose units have all been accepted: what the daemon should merge next, also after a restart."""
-    rounds = tx.find(Round, state=RoundState.OPEN)
+    rounds = [rnd for rnd in tx.find(Round, state=RoundState.OPEN) if tx.count(WorkUnit, round_id=rnd.round_id)]
     return [rnd for rnd in rounds if not tx.count(WorkUnit, round_id=rnd.round_id, state=(UnitState.OPEN, UnitState.LEASED))]
 
 
@@ -166,7 +166,7 @@ def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) 
 
 def _open(tx: Tx, now: datetime, spec: JobSpec, *, number: int, base: str) -> list[Fact]:
     rnd = open_round(spec, number=number, base=base, now=now)
-    units = units_of(spec, rnd)
+    units = local.units_for(tx, now, spec, rnd) if spec.local else units_of(spec, rnd)
     tx.insert(rnd, *units)
     if tx.get(Epoch, spec.job_id, rnd.epoch) is None:
         tx.insert(Epoch(job_id=spec.job_id, number=rnd.epoch, started_at=now))

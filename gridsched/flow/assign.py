@@ -136,8 +136,12 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy, jobs: Sequ
 
 def _fit(tx: Tx, seats: Sequence[_Seat], work: Sequence[WorkUnit]) -> list[_Seat]:
     """Seats that may work and can: a node that can run none of the open units must not take the room of one that can."""
-    jobs = [tx.must(Job, job_id).spec for job_id in dict.fromkeys(unit.spec.job_id for unit in work)]
-    return [s for s in seats if s.reason is None and (s.lease is not None or any(timing.can_run(s.node, job) for job in jobs))]
+    kinds = {(unit.spec.job_id, unit.only_node): tx.must(Job, unit.spec.job_id).spec for unit in work}
+
+    def can(node: Node) -> bool:
+        return any(only in ("", node.node_id) and timing.can_run(node, job) for (_, only), job in kinds.items())
+
+    return [s for s in seats if s.reason is None and (s.lease is not None or can(s.node))]
 
 
 def _unavailable(
@@ -248,7 +252,8 @@ def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
 
     One that it could not do comes last, so that another node gets it.
     """
-    able = [unit for unit in work if timing.can_run(node, tx.must(Job, unit.spec.job_id).spec)]
+    allowed = [unit for unit in work if unit.only_node in ("", node.node_id)]
+    able = [unit for unit in allowed if timing.can_run(node, tx.must(Job, unit.spec.job_id).spec)]
     failed: list[WorkUnit] = []
     for unit in able:
         last = tx.get(Lease, f"{unit.unit_id}.l{unit.leases}") if unit.leases else None

@@ -22,7 +22,7 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, assign, settle
+from gridsched.flow import advance, assign, local, settle
 from gridsched.flow.orders import open_desk, orders_for
 from gridsched.flow.rules import Rules
 from gridsched.flow.statement import statement
@@ -58,7 +58,10 @@ def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) 
         facts.append(AgentReplaced(at=now, node_id=node_id, instance=message.instance))
     if not presence.present:
         facts.append(NodePresent(at=now, node_id=node_id, zone=node.zone))
-    tx.put(replace(node, runtime=message.runtime), replace(presence, instance=message.instance, present=True, seen_at=now))
+    memory = node.memory_bytes if message.memory_bytes is None else message.memory_bytes
+    told = replace(node, runtime=message.runtime, memory_bytes=memory, data=message.data)
+    tx.put(told, replace(presence, instance=message.instance, present=True, seen_at=now))
+    facts += [*local.holder_left(tx, now, told), *local.holders_came(tx, now, node.zone)]
     tx.put(*(renew(lease, now=now, ttl=rules.lease_ttl) for lease in tx.find(Lease, node_id=node_id, state=LIVE)))
     return Reply(orders_for(tx, now, node_id, rules=rules), facts)
 
@@ -82,6 +85,7 @@ def choose(tx: Tx, now: datetime, node_id: str, message: ConsentChoice, *, rules
     )
     tx.put(consent)
     facts: list[Fact] = [(NodeOptedIn if message.opted_in else NodeOptedOut)(at=now, node_id=node_id, zone=node.zone)]
+    facts += local.holders_came(tx, now, node.zone)
     desk = open_desk(tx, [node_id])
     lease = desk.leases.get(node_id)
     if lease is not None and (not message.opted_in or lease.power_w > consent.power_w(node.power_w)):

@@ -20,8 +20,9 @@ from gridsched.node.finished import FinishedUnits
 from gridsched.node.held import Held
 from gridsched.node.limits import DeviceSample, sample_device
 from gridsched.node.line import Line
+from gridsched.node.memory import Memory
 from gridsched.node.metering import Metering
-from gridsched.node.pipe import Event, Failed, Need, Progress, Ready, Train
+from gridsched.node.pipe import Event, Failed, Need, Progress, Ready
 from gridsched.node.returns import Returns
 from gridsched.node.settings import NodeSettings
 from gridsched.node.show import describe
@@ -70,6 +71,7 @@ class Agent:
         trainer: Callable[[Callable[[Event], None], Callable[[str], None]], Trainer],
         monotonic: Callable[[], float] = real_seconds,
         sample: Callable[[Path], DeviceSample] = sample_device,
+        memory: Memory | None = None,
     ) -> None:
         self._home = home
         self._identity = identity
@@ -82,7 +84,9 @@ class Agent:
             lambda event: self._inbox.put(lambda: self._on_event(event)), lambda words: self._inbox.put(lambda: self._on_death(words))
         )
         self._metering = Metering(home, meter, speed=identity.clock_speed, monotonic=monotonic)
-        self.contact = Contact(home, identity, self._lines.talk, self._compose, monotonic)
+        self._memory = memory or Memory(settings.limits.max_memory_bytes, identity.runtime_bytes)
+        offered = self._memory.offered() if identity.runtime_bytes else None
+        self.contact = Contact(home, identity, self._lines.talk, self._compose, monotonic, memory_bytes=offered)
         self._returns = Returns(
             home, self.contact, self._lines.talk, self._lines.send, meter=self._metering.reporter, over=self._on_over, monotonic=monotonic
         )
@@ -272,17 +276,13 @@ class Agent:
             self._held = Held(
                 order=order, run=self._runs, phase=Phase.STARTING, since_s=now_s, executed_before=self._home.effort(order.lease_id)
             )
+        if lacking := self._memory.lacks(order.unit.memory_bytes, child=self._trainer.pid):
+            self._refuse(self._held, lacking, now_s)
+            return
         self._held.new_run(self._runs, now_s)
-        message = Train(
-            run=self._runs,
-            unit=order.unit,
-            continuation=order.continuation,
-            continuation_step=order.continuation_step,
-            save_every_s=max(self._settings.save_every.total_seconds() / self.contact.speed, _SHORTEST_SAVE_S),
-            share=self._share(order),
-        )
+        save_every_s = max(self._settings.save_every.total_seconds() / self.contact.speed, _SHORTEST_SAVE_S)
         try:
-            self._trainer.train(message)
+            self._trainer.train(self._held.train(save_every_s=save_every_s, share=self._share(order)))
         except OSError as error:
             self._on_death(f"cannot be started: {error}")
 
@@ -346,12 +346,15 @@ class Agent:
             if (held.phase, held.saved) != before:
                 self.contact.hurry()
         elif isinstance(event, Failed):
-            log.error("unit %s cannot be run here: %s", held.order.unit.unit_id, event.detail, extra={"action": "unit_refused"})
-            held.turn(Phase.REFUSED, now_s, event.detail)
-            self.contact.hurry()
+            self._refuse(held, event.detail, now_s)
         else:
             held.done(event, now_s)
             self._finished.add(event, held)
+
+    def _refuse(self, held: Held, why: str, now_s: float) -> None:
+        log.error("unit %s cannot be run here: %s", held.order.unit.unit_id, why, extra={"action": "unit_refused"})
+        held.turn(Phase.REFUSED, now_s, why)
+        self.contact.hurry()
 
     def _on_death(self, words: str) -> None:
         """The child died unasked: begin again from what is saved, later each time, and give up in the end."""

@@ -44,7 +44,8 @@ def choice_message(choice: Choice, now: datetime, speed: float) -> ConsentChoice
 class Contact:
     """One call at a time on the ``talk`` line, which others share for theirs: what is said later arrives later.
 
-    ``compose`` gives a function that makes the sync's message at the moment it is sent. ``orders`` is what the daemon said last;
+    ``compose`` gives a function that makes the sync's message at the moment it is sent; ``memory_bytes`` is what this machine offers
+    to units (None: what it offered when it joined). ``orders`` is what the daemon said last;
     ``fatal`` is set where going on makes no sense.
     """
 
@@ -55,6 +56,8 @@ class Contact:
         talk: Line,
         compose: Callable[[], Callable[[], Sync]],
         monotonic: Callable[[], float] = real_seconds,
+        *,
+        memory_bytes: int | None = None,
     ) -> None:
         self.instance = secrets.token_hex(8)
         self.runtime = identity.runtime
@@ -70,6 +73,8 @@ class Contact:
         self._monotonic = monotonic
         self._wall = SystemClock()
         self._greeted = False
+        self._data_stamp: tuple[tuple[str, int], ...] = ()
+        self._memory_bytes = memory_bytes
         self._calling = False
         self._failures = 0
         self._due_s = 0.0
@@ -123,7 +128,9 @@ class Contact:
         if now_s < self._due_s and (self._failures or self._unsent is None):
             return
         if not self._greeted:
-            self._call(lambda client: client.hello(Hello(instance=self.instance, runtime=self.runtime)), self._greet)
+            self._data_stamp = self._home.local.stamp()
+            hello = Hello(instance=self.instance, runtime=self.runtime, memory_bytes=self._memory_bytes, data=self._home.local.all())
+            self._call(lambda client: client.hello(hello), self._greet)
         elif (choice := self._unsent) is not None:
             message = choice_message(choice, self._wall.now(), self.speed)
             self._call(lambda client: client.choose(message), lambda: self._chosen(choice))
@@ -199,7 +206,10 @@ class Contact:
             self._unsent = None
 
     def look(self) -> None:
-        """See whether the owner has chosen anew; what they chose holds from this moment, whatever the daemon knows."""
+        """See whether the owner has chosen anew, or added data; what they chose holds from this moment, whatever the daemon knows."""
+        if self._greeted and self._home.local.stamp() != self._data_stamp:
+            self._greeted = False
+            self.hurry()
         stamp = self._home.choice_stamp()
         if stamp == self._stamp:
             return

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gridsched.node.decide import Phase
-from gridsched.node.pipe import Done, Progress
+from gridsched.node.pipe import Done, Progress, Train
 from gridsched.wire import LeaseReport, Order
 
 __all__ = ["Held"]
@@ -69,6 +69,17 @@ class Held:
         self.executed, self.worked_s, self.run = 0, 0.0, run
         self.may_go_on, self.saved = True, False
         self.turn(Phase.STARTING, now_s)
+
+    def train(self, *, save_every_s: float, share: float) -> Train:
+        """What the child is asked for in this run."""
+        return Train(
+            run=self.run,
+            unit=self.order.unit,
+            continuation=self.order.continuation,
+            continuation_step=self.order.continuation_step,
+            save_every_s=save_every_s,
+            share=share,
+        )
 
     def adopt(self, order: Order) -> None:
         """The same unit under a newer lease, which starts to count from here."""

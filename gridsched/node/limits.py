@@ -23,6 +23,7 @@ class Limits:
     """The owner's limits. ``user_idle_s`` is how long keyboard and terminals must have been quiet; None switches a limit off.
 
     ``cpu_share`` is how hard the device may work: the part of the time that steps are made, above 0 up to 1.
+    ``max_memory_bytes`` is the most that training may take, runtime and all (None: half of the machine).
     """
 
     cpu_share: float = 1.0
@@ -31,12 +32,15 @@ class Limits:
     max_temperature_c: float | None = None
     not_on_battery: bool = True
     min_free_disk_bytes: int = 1_000_000_000
+    max_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_temperature_c is not None and not 20 <= self.max_temperature_c <= 120:
             raise InvalidInput(f"max_temperature_c must be between 20 and 120, got {self.max_temperature_c:g}; leave it out for no limit")
         if not 0 < self.cpu_share <= 1:
             raise InvalidInput(f"cpu_share must be above 0 and at most 1, got {self.cpu_share:g}; to do nothing at all, opt out")
+        if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
+            raise InvalidInput(f"max_memory must be above 0, got {self.max_memory_bytes}; to do nothing at all, opt out")
         if self.user_idle_s < 0 or self.min_free_disk_bytes < 0:
             raise InvalidInput("user_idle and min_free_disk must not be negative; 0 switches them off")
 

@@ -71,9 +71,10 @@ class Wake(_Line, frozen=True, kw_only=True):
 
 
 class Ready(_Line, frozen=True, kw_only=True):
-    """The child has started; ``runtime`` is its hardware class."""
+    """The child has started; ``runtime`` is its hardware class, ``resident_bytes`` the memory it takes before any unit."""
 
     runtime: str
+    resident_bytes: int = 0
 
 
 class Need(_Line, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ def settings_text(settings: NodeSettings, *, power_w: float) -> str:
     """A first ``node.toml`` with every setting and what it means."""
     limits = settings.limits
     hot = f"max_temperature_c = {limits.max_temperature_c:g}" if limits.max_temperature_c else "# max_temperature_c = 85"
+    memory = f'max_memory = "{limits.max_memory_bytes / 1e6:g} MB"' if limits.max_memory_bytes else '# max_memory = "2 GB"'
     return f"""# This node registered with {power_w:g} W. Changes here take effect when the agent starts again.
 device = "{settings.device}"                  # cpu, cuda, mps or auto
 threads = {settings.threads}                     # more threads are another hardware class: results agree within a tolerance only
@@ -73,6 +74,7 @@ user_idle = "{limits.user_idle_s:g}s"              # quiet for this long counts 
 {hot}
 not_on_battery = {str(limits.not_on_battery).lower()}
 min_free_disk = "{limits.min_free_disk_bytes / 1e9:g} GB"
+{memory}                # the most that training may take; default: half of the machine
 """
 
 
@@ -175,5 +177,6 @@ _LIMITS: Mapping[str, tuple[str, Any]] = {
     "max_temperature_c": ("max_temperature_c", _temperature),
     "not_on_battery": ("not_on_battery", _typed(bool)),
     "min_free_disk": ("min_free_disk_bytes", _size),
+    "max_memory": ("max_memory_bytes", _size),
 }
 assert {name for name, _ in _LIMITS.values()} == {f.name for f in fields(Limits)}

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-import psutil
-
 from gridsched.clock import SystemClock
 from gridsched.core.errors import Busy, ConfigError, GridschedError, MessageError, Unreachable
 from gridsched.node.agent import Agent, Lines
@@ -20,6 +18,7 @@ from gridsched.node.channel import Channel
 from gridsched.node.client import Client
 from gridsched.node.contact import choice_message
 from gridsched.node.line import ThreadLine
+from gridsched.node.memory import Memory
 from gridsched.node.pipe import Gate, Ready, event
 from gridsched.node.register import load_meter
 from gridsched.node.settings import NodeSettings, read_settings, settings_text
@@ -52,7 +51,7 @@ def join(home: Home, url: str, code: str, *, name: str, power_w: float, settings
             )
         chosen = settings if settings is not None else read_settings(home.settings)
         _meter(chosen, power_w)
-        runtime = probe_runtime(home, chosen)
+        found = probe_runtime(home, chosen)
         client = Client(url)
         joined = client.join(
             Join(
@@ -60,8 +59,8 @@ def join(home: Home, url: str, code: str, *, name: str, power_w: float, settings
                 node_id=name,
                 device=f"{platform.system()}-{platform.machine()}".lower(),
                 power_w=power_w,
-                memory_bytes=psutil.virtual_memory().total // 2,
-                runtime=runtime,
+                memory_bytes=Memory(chosen.limits.max_memory_bytes, found.resident_bytes).offered(),
+                runtime=found.runtime,
                 meter=chosen.meter,
             )
         )
@@ -73,8 +72,9 @@ def join(home: Home, url: str, code: str, *, name: str, power_w: float, settings
                 token=joined.token,
                 zone=joined.zone,
                 power_w=power_w,
-                runtime=runtime,
+                runtime=found.runtime,
                 clock_speed=joined.clock_speed,
+                runtime_bytes=found.resident_bytes,
             )
         )
         if not home.settings.exists():
@@ -82,8 +82,8 @@ def join(home: Home, url: str, code: str, *, name: str, power_w: float, settings
     return joined
 
 
-def probe_runtime(home: Home, settings: NodeSettings) -> str:
-    """The hardware class of this machine's runtime, asked of a child, so that the agent itself never loads it."""
+def probe_runtime(home: Home, settings: NodeSettings) -> Ready:
+    """This machine's runtime, its hardware class and its size, asked of a child, so that the agent itself never loads it."""
     with Gate(home.gate, owner=True):
         pass
     command = [
@@ -107,7 +107,7 @@ def probe_runtime(home: Home, settings: NodeSettings) -> str:
         except MessageError:
             continue
         if isinstance(message, Ready):
-            return message.runtime
+            return message
     words = found.stderr.decode(errors="replace").strip().splitlines()
     if words and "No module named 'torch'" in words[-1]:
         raise ConfigError("training needs PyTorch, which is not installed: pip install 'gridsched[train]'")

@@ -11,6 +11,7 @@
       register.json    the meter's register
       status.json      what the agent does now, for ``gridsched node status``
       blobs/           downloads by digest
+      local/NAME/      the owner's own datasets, which never leave
       lease.json       steps run under the present lease
       work/UNIT/       saved middles of units
       outbox/          finished updates the daemon has not yet answered
@@ -32,6 +33,7 @@ from urllib.parse import quote
 
 from gridsched.core.errors import ConfigError, Conflict, MessageError
 from gridsched.node.files import Write, write_durable
+from gridsched.node.local import LocalStore
 from gridsched.wire import decode, encode
 
 __all__ = ["Choice", "Effort", "Finished", "Home", "HomeLock", "Identity", "Status"]
@@ -45,7 +47,7 @@ _LOCK_PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this node is to which daemon; written by ``gridsched node join``."""
+    """Who this node is to which daemon; written by ``gridsched node join``. ``runtime_bytes`` is what its training process takes idle."""
 
     url: str
     node_id: str
@@ -54,6 +56,7 @@ class Identity:
     power_w: float
     runtime: str
     clock_speed: float
+    runtime_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,7 @@ class Home:
         self.gate = folder / "gate"
         self.register = folder / "register.json"
         self.blobs = folder / "blobs"
+        self.local = LocalStore(folder / "local", write=write)
         self.outbox = folder / "outbox"
         self.work = folder / "work"
         self.worker_log = folder / "worker.log"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from gridsched.core.errors import BlobCorrupt, GridschedError, StorageFull
+from gridsched.core.errors import BlobCorrupt, DatasetError, GridschedError, StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.files import Write, write_durable
 from gridsched.node.mailbox import Mailbox
@@ -147,7 +147,7 @@ class Worker:
     def _prepare(self, train: Train, saver: Saver) -> UnitRun:
         spec = train.unit
         runtime = self._runtime(spec.program)
-        unit = UnitRun(spec, runtime, self._samples(spec.dataset), read_version(self._blob(spec.base)).tensors)
+        unit = UnitRun(spec, runtime, self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base)).tensors)
         found = self._newest(train)
         if found is not None:
             unit.load(found)
@@ -172,7 +172,9 @@ class Worker:
             self._warm = (digest, self._make_runtime(*program.from_bytes(self._blob(digest).read_bytes())))
         return self._warm[1]
 
-    def _samples(self, digest: str) -> Dataset:
+    def _samples(self, digest: str, *, local: str = "") -> Dataset:
+        if local and self._home.local.path(digest) is None:
+            raise DatasetError(f"data {local!r} is not on this node any more; the unit cannot be done here")
         if self._dataset is None or self._dataset[0] != digest:
             manifest = DatasetManifest.from_bytes(self._blob(digest).read_bytes())
             self._dataset = (digest, Dataset(manifest, self._blob))
@@ -180,6 +182,9 @@ class Worker:
 
     def _blob(self, digest: str) -> Path:
         """A verified file of the cache; one that has rotted there is fetched anew."""
+        mine = self._home.local.path(digest)
+        if mine is not None:
+            return self._own(mine, digest)
         path = self._home.blobs / digest
         for _ in range(2):
             if not path.exists():
@@ -191,6 +196,13 @@ class Worker:
                 return path
             path.unlink(missing_ok=True)
         raise BlobCorrupt(f"blob {digest[:12]} is damaged on this disk each time it is written; check the disk")
+
+    def _own(self, path: Path, digest: str) -> Path:
+        """A file of a dataset that is the owner's own: nobody else has it."""
+        if file_digest(path) != digest:
+            name = path.parent.name
+            raise BlobCorrupt(f"{path} has changed since data {name!r} was added; remove and add it again (gridsched node data)")
+        return path
 
     # Being done.
 
@@ -282,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     from gridsched.train.torch_runtime import TorchRuntime, hardware_class, pick_device
 
     device = pick_device(options.device).type
-    tell(Ready(runtime=hardware_class(device, options.threads)))
+    tell(Ready(runtime=hardware_class(device, options.threads), resident_bytes=psutil.Process().memory_info().rss))
     with Gate(options.home / "gate", owner=False) as gate:
         make: MakeRuntime = lambda prog, tensors: TorchRuntime(prog, tensors, device=device, threads=options.threads)  # noqa: E731
         effort = time.process_time if device == "cpu" else time.monotonic

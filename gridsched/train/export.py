@@ -8,19 +8,25 @@ not in the allow-list is refused here by name, before anything is submitted.
 import inspect
 import operator
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.export
 from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gridsched.core.errors import ProgramError, UnsupportedOperator
+from gridsched.core.method import InnerOptimizer
 from gridsched.train.graph import FieldSpec, Graph, Named, Node, Program, Ref, TensorSpec, Value
 from gridsched.train.operators import ALLOWED
 from gridsched.train.tensors import DTYPES, Array
+from gridsched.train.torch_runtime import TorchRuntime
+from gridsched.train.unit import READ_AHEAD
 
-__all__ = ["Loss", "call_module", "export"]
+__all__ = ["Loss", "call_module", "export", "unit_bytes"]
 
 Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
@@ -218,3 +224,47 @@ def _target(module: nn.Module, batch: Mapping[str, Tensor], target: str) -> str 
         outputs = call_module(module.eval(), batch)
     module.train(was_training)
     return target if outputs.shape[:-1] == batch[target].shape else None
+
+
+def unit_bytes(program: Program, tensors: Mapping[str, Array], batch: Mapping[str, Array], inner: InnerOptimizer) -> int:
+    """Bytes that a node needs for a unit of batches like ``batch``, beyond those of the runtime itself; measured on one real step.
+
+    To the most that was alive in the step (activations, gradients, optimizer) come the model itself, the version it began with, a
+    continuation of it with its optimizer, the update and its encoding, and the batches that are read ahead.
+    """
+    runtime = TorchRuntime(program, tensors)
+    runtime.start(inner)
+    with _Alive() as alive:
+        runtime.train_step(batch, seed=0)
+    model = sum(array.nbytes for array in runtime.state().values())
+    slots = sum(array.nbytes for array in runtime.optimizer_state().values())
+    return int(alive.peak_bytes) + 5 * model + slots + READ_AHEAD * sum(array.nbytes for array in batch.values())
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Counts the bytes of all storages that operators have made and that are still referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes = 0
+        self._now_bytes = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()  # noqa: SLF001 - the storage's identity; its Python object may be made anew
+        if key not in self._known:
+            self._known.add(key)
+            self._now_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self._now_bytes)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now_bytes -= size

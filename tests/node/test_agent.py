@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from gridsched import wire
@@ -42,6 +43,7 @@ class Straw:
         self.run = 0
         self.message: Train | None = None
         self.alive = False
+        self.pid: int | None = None
 
     def train(self, message: Train) -> None:
         self.alive, self.run, self.message = True, message.run, message
@@ -519,6 +521,29 @@ def test_another_hardware_class_than_at_joining_is_told(working: Bench, daemon: 
     working.turn(1.0)
     assert [hello.runtime for hello in daemon.of(wire.Hello)][-1] == "torch-9.9-x"
     assert working.agent.contact.fatal is None
+
+
+def hellos(daemon: FakeDaemon) -> list[wire.Hello]:
+    return [message for message in daemon.heard if isinstance(message, wire.Hello)]
+
+
+def test_the_owner_s_own_data_is_told_by_name_digest_and_count_as_it_changes(working: Bench, daemon: FakeDaemon, home: Home) -> None:
+    assert hellos(daemon)[-1].data == {}
+    added = home.local.add("steps", {"x": np.zeros((3, 2), np.float32)})
+    working.turn()
+    assert hellos(daemon)[-1].data == {"steps": added}
+    home.local.remove("steps")
+    working.turn()
+    assert hellos(daemon)[-1].data == {}
+
+
+def test_a_unit_that_needs_more_memory_than_is_free_is_refused_before_it_begins(bench: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:
+    daemon.order = order(replace(spec, memory_bytes=10**15))
+    bench.turn()
+    assert "train" not in bench.straw.told
+    report = daemon.last_report()
+    assert report is not None
+    assert (report.state, report.reason[:31]) == ("refused", "memory: the unit needs 10000000")
 
 
 def test_a_blob_the_child_lacks_is_fetched_over_a_bad_line(working: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from gridsched import wire
 from gridsched.cli.node import app
 from gridsched.core.errors import LeaseLost
+from gridsched.node.pipe import Ready
 from gridsched.node.state import Home, HomeLock
 from tests.node.builders import joined, order, peaceful_update, start_agent, unit
 from tests.node.fake_daemon import FakeDaemon, Fault
@@ -165,7 +166,7 @@ def test_joining_keeps_the_token_to_its_owner_and_is_done_once(daemon: FakeDaemo
 
 
 def test_a_code_that_is_refused_leaves_nothing_behind(daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gridsched.node.start.probe_runtime", lambda *_: "torch-x")
+    monkeypatch.setattr("gridsched.node.start.probe_runtime", lambda *_: Ready(runtime="torch-x", resident_bytes=10**8))
     daemon.faults.append(Fault("/v1/join", LeaseLost("this code was used already; ask for a new one")))
     refused = CliRunner().invoke(app, ["join", daemon.url, "--code", "abc", "--home", str(tmp_path / "node")])
     assert refused.exit_code == 1

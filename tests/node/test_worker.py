@@ -20,6 +20,7 @@ from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import Continuation
 from tests.node.builders import peaceful_update, unit
 from tests.node.fake_daemon import FakeDaemon
+from tests.train.builders import samples
 
 
 class Child:
@@ -260,6 +261,29 @@ def test_a_unit_that_cannot_be_run_says_why(child: Child, spec: UnitSpec) -> Non
     failed = child.hear(lambda event: isinstance(event, Failed))
     assert isinstance(failed, Failed)
     assert "10000" in failed.detail
+
+
+def test_a_unit_over_the_owner_s_own_data_asks_nobody_for_it(child: Child, home: Home, spec: UnitSpec) -> None:
+    own = home.local.add("steps", samples())
+    for path in home.blobs.iterdir():
+        if path.name not in (spec.program, spec.base):
+            path.unlink()
+    child.train(replace(spec, dataset=own.digest, local="steps"))
+    assert child.done().update is not None
+    assert child.said.empty()
+
+
+def test_own_data_that_was_removed_or_changed_on_disk_refuses_the_unit_by_name(child: Child, home: Home, spec: UnitSpec) -> None:
+    own = home.local.add("steps", samples())
+    shard = next(path for path in (home.local.folder / "steps").iterdir() if path.name not in (own.digest, "dataset.json"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    child.train(replace(spec, dataset=own.digest, local="steps"))
+    failed = child.hear(lambda event: isinstance(event, Failed))
+    assert "has changed since data 'steps' was added" in failed.detail  # type: ignore[union-attr]
+    home.local.remove("steps")
+    child.train(replace(spec, dataset=own.digest, local="steps"), run=2)
+    failed = child.hear(lambda event: isinstance(event, Failed) and event.run == 2)
+    assert "data 'steps' is not on this node any more" in failed.detail  # type: ignore[union-attr]
 
 
 def test_an_evaluation_brings_its_figures_and_no_update(child: Child, spec: UnitSpec) -> None:

@@ -1,0 +1,73 @@
+"""Rounds over data that nodes hold for themselves: one unit for each holder, which only that holder can do.
+
+Who takes part is settled when a round opens: the holders that are present and opted in. One that comes later is in the next
+round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data is waited for no longer.
+A round that has nobody takes those that come first.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from gridsched.core.consent import Consent
+from gridsched.core.cut import training_unit
+from gridsched.core.facts import Fact, RoundOpened
+from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Job, JobSpec, JobState
+from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
+from gridsched.core.round import Round, RoundState
+from gridsched.core.work import UnitState, WorkUnit
+from gridsched.core.zone import ZoneState
+from gridsched.flow import settle
+from gridsched.flow.tell import lease_ended
+from gridsched.ports import Tx
+
+__all__ = ["holder_left", "holders_came", "units_for"]
+
+
+def units_for(tx: Tx, now: datetime, spec: JobSpec, rnd: Round, *, after: int = 0) -> list[WorkUnit]:
+    """The units of a round over the nodes' own data named ``spec.local``, in the order of the nodes' names; ``after`` it had before."""
+    holders = [node for node in tx.find(Node, zone=spec.zone, revoked_at=None, quarantined_at=None) if spec.local in node.data]
+    ids = tuple(node.node_id for node in holders)
+    present = {presence.node_id for presence in tx.find(Presence, node_id=ids) if presence.present}
+    zone = tx.get(ZoneState, spec.zone) or ZoneState(zone=spec.zone)
+    reward = zone.reward_micro_per_kwh
+    willing = {consent.node_id for consent in tx.find(Consent, node_id=ids) if not consent.refuses(reward_micro_per_kwh=reward, now=now)}
+    taking_part = sorted((node for node in holders if node.node_id in present & willing), key=lambda node: node.node_id)
+    return [
+        training_unit(
+            spec, rnd, index, start=0, stop=node.data[spec.local].samples, dataset=node.data[spec.local].digest, only_node=node.node_id
+        )
+        for index, node in enumerate(taking_part, start=after)
+    ]
+
+
+def holders_came(tx: Tx, now: datetime, zone: str) -> list[Fact]:
+    """Fill the open rounds that have nobody: a node has come, or has said yes."""
+    facts: list[Fact] = []
+    for job in tx.find(Job, state=JobState.RUNNING, zone=zone):
+        for rnd in tx.find(Round, job_id=job.job_id, state=RoundState.OPEN) if job.spec.local else ():
+            before = tx.find(WorkUnit, round_id=rnd.round_id)
+            if any(unit.state is not UnitState.ABANDONED for unit in before):
+                continue
+            units = units_for(tx, now, job.spec, rnd, after=len(before))
+            if units:
+                tx.insert(*units)
+                facts.append(RoundOpened(at=now, job_id=job.job_id, round_id=rnd.round_id, epoch=rnd.epoch, units=len(units)))
+    return facts
+
+
+def holder_left(tx: Tx, now: datetime, node: Node) -> list[Fact]:
+    """Give up the units over data that ``node`` does not hold any more: nobody can do them."""
+    held = {data.digest for data in node.data.values()}
+    facts: list[Fact] = []
+    for unit in tx.find(WorkUnit, only_node=node.node_id, state=(UnitState.OPEN, UnitState.LEASED)):
+        if unit.spec.dataset in held:
+            continue
+        for lease in tx.find(Lease, unit_id=unit.unit_id, state=LIVE):
+            ended = end(lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED, now)
+            tx.put(ended)
+            facts.append(lease_ended(ended, now))
+        abandoned = replace(unit, state=UnitState.ABANDONED)
+        tx.put(abandoned)
+        facts += settle.settle_unit(tx, now, abandoned)
+    return facts
