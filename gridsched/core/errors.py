@@ -24,6 +24,7 @@
     ├── Busy                               a bounded queue is full
     ├── BlobCorrupt                        bytes that do not match their digest
     ├── StorageFull                        the disk or a quota is full
+    ├── OutOfMemory                        a unit needs more memory than this node has
     └── Unreachable                        no answer from the daemon; nothing is known to have happened
 
 The docstring of each class is its default message; ``HTTP_STATUS`` is the one table from error to status code.
@@ -48,6 +49,7 @@ __all__ = [
     "LeaseLost",
     "MessageError",
     "NotFound",
+    "OutOfMemory",
     "PolicyError",
     "ProgramError",
     "StaleSignal",
@@ -159,6 +161,10 @@ class BlobCorrupt(GridschedError):
 
 class StorageFull(GridschedError):
     """There is no room left to store this."""
+
+
+class OutOfMemory(GridschedError):
+    """There is not enough memory for this."""
 
 
 class Unreachable(GridschedError):

@@ -1,6 +1,7 @@
 """The training child's hand: continuations written beside the training, and what keeps them from being written."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,27 +10,49 @@ from gridsched.train.unit import Continuation
 
 __all__ = ["Saver"]
 
+_MOST_OF_THE_TIME = 0.005
+
 
 class Saver:
-    """Writes continuations beside the training, one at a time; what comes while it writes is skipped."""
+    """Writes continuations beside the training, one at a time.
 
-    def __init__(self, folder: Path, save: Callable[[Path, Continuation], Path]) -> None:
+    Training stands still only while the continuation is copied. Where that takes long, because the model is large, it is done less
+    often than every ``every_s`` real seconds: at most half a percent of the time goes into it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save: Callable[[Path, Continuation], Path],
+        *,
+        every_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder = folder
         self._save = save
+        self._every_s = every_s
+        self._monotonic = monotonic
+        self._due_at = monotonic() + every_s
         self._thread: threading.Thread | None = None
         self.step = 0
         self.stuck = ""
 
-    def begin(self, saved: Continuation) -> None:
-        """Write ``saved`` in the background, unless one is being written."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._write, args=(saved,), name="saver")
-            self._thread.start()
+    def offer(self, make: Callable[[], Continuation]) -> None:
+        """Where it is time and nothing is being written, make a continuation and write it in the background."""
+        began = self._monotonic()
+        if began < self._due_at or (self._thread is not None and self._thread.is_alive()):
+            return
+        saved = make()
+        ended = self._monotonic()
+        self._due_at = ended + max(self._every_s, (ended - began) / _MOST_OF_THE_TIME)
+        self._thread = threading.Thread(target=self._write, args=(saved,), name="saver")
+        self._thread.start()
 
     def now(self, saved: Continuation) -> None:
         """Write ``saved`` before returning; ``stuck`` says if that failed."""
         self.settle()
         self._write(saved)
+        self._due_at = self._monotonic() + self._every_s
 
     def settle(self) -> None:
         """Wait for a write under way."""

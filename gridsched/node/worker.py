@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from gridsched.core.errors import BlobCorrupt, DatasetError, GridschedError, StorageFull
+from gridsched.core.errors import BlobCorrupt, DatasetError, GridschedError, OutOfMemory, StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.files import Write, write_durable
 from gridsched.node.mailbox import Mailbox
@@ -83,33 +83,34 @@ class Worker:
             except Ended:
                 continue
             except GridschedError as error:
-                self._tell(Failed(run=train.run, detail=f"{type(error).__name__}: {error}"))
+                if isinstance(error, OutOfMemory):
+                    self._warm = None  # what it holds may be what the next unit lacks
+                self._tell(Failed(run=train.run, detail=f"{type(error).__name__}: unit {train.unit.unit_id}: {error}"))
 
     def _train(self, train: Train) -> None:
-        saver = Saver(self._home.unit_folder(train.unit.unit_id), self._save)
+        saver = Saver(self._home.unit_folder(train.unit.unit_id), self._save, every_s=train.save_every_s)
         unit = self._prepare(train, saver)
         pace = _Pace(first_step=unit.position)
         self._tell(self._progress(unit, saver, pace, paused=not self._gate.open))
-        saved_at = told_at = time.monotonic()
+        told_at = time.monotonic()
         while not unit.done:
             if not self._gate.open or self._mail.ended(train.run):
                 self._rest(unit, saver, pace)
-                saved_at = told_at = time.monotonic()
+                told_at = time.monotonic()
                 continue
             before, effort_before = time.monotonic(), self._effort()
             unit.step()
             now = time.monotonic()
             pace.worked_s += now - before
-            if now - saved_at >= train.save_every_s and not unit.done:
-                saver.begin(unit.save())
-                saved_at = now
+            if not unit.done:
+                saver.offer(unit.save)
             if now - told_at >= _TELL_EVERY_S:
                 self._tell(self._progress(unit, saver, pace))
                 told_at = now
             if self._mail.share < 1:
                 self._hold_back(train.run, pace, worked_s=now - before, effort_s=self._effort() - effort_before)
         saver.settle()
-        self._finish(train, unit, pace)
+        self._finish(train, unit, saver, pace)
 
     def _rest(self, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
         """Save, then wait for the gate; the unit stays in memory. Raises `Ended` once dropped (unsaved) or orphaned (saved)."""
@@ -206,12 +207,12 @@ class Worker:
 
     # Being done.
 
-    def _finish(self, train: Train, unit: UnitRun, pace: "_Pace") -> None:
+    def _finish(self, train: Train, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
         update = None
         if train.unit.kind is UnitKind.TRAIN:
             data = codec.encode(unit.delta(), train.unit.codec)
             update = hashlib.sha256(data).hexdigest()
-            self._keep(self._home.update_path(update), data, unit, pace)
+            self._keep(self._home.update_path(update), data, unit, saver, pace)
         every = train.unit.digest_every
         self._tell(
             Done(
@@ -223,15 +224,14 @@ class Worker:
             )
         )
 
-    def _keep(self, path: Path, data: bytes, unit: UnitRun, pace: "_Pace") -> None:
+    def _keep(self, path: Path, data: bytes, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
         """Write the finished update, waiting for room where there is none: it cost too much to be thrown away."""
         while True:
             try:
                 self._write(path, data)
             except StorageFull as error:
-                stuck = Saver(path.parent, self._save)
-                stuck.stuck = str(error)
-                self._tell(self._progress(unit, stuck, pace, paused=True))
+                saver.stuck = str(error)
+                self._tell(self._progress(unit, saver, pace, paused=True))
                 if self._mail.wait(_RETRY_S, lambda: self._mail.ended(self._run)):
                     raise Ended from error
             else:

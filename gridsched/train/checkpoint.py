@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gridsched.core.errors import BlobCorrupt, InvalidInput, StorageFull
@@ -28,29 +28,36 @@ def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
     Raises StorageFull where the disk or quota is full; then nothing has changed.
     """
-    with _storage_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".aside-")
+    _write(path.parent, chunks, lambda: path.name)
+
+
+def _write(folder: Path, chunks: Iterable[bytes | memoryview], name: Callable[[], str]) -> Path:
+    """Write ``chunks`` aside, sync them, and give the file the ``name`` that is asked for when all of them have passed."""
+    with _storage_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=folder, prefix=".aside-")
         try:
             with os.fdopen(handle, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            path = folder / name()
             Path(aside).replace(path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        _sync_folder(folder)
+    return path
 
 
 @contextlib.contextmanager
-def _storage_full(path: Path) -> Iterator[None]:
+def _storage_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull(f"no room to write {path}; free some space, what was there before is intact") from error
+            raise StorageFull(f"no room to write to {folder}; free some space, what was there before is intact") from error
         raise
 
 
@@ -64,10 +71,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def save_numbered(folder: Path, number: int, data: bytes) -> Path:
-    """Store ``data`` as state ``number`` of ``folder``; the state before it is kept, older ones go."""
-    path = folder / f"{number:012d}-{hashlib.sha256(data).hexdigest()}.safetensors"
-    write_durably(path, [data])
+def save_numbered(folder: Path, number: int, data: bytes | Iterable[bytes | memoryview]) -> Path:
+    """Store ``data`` as state ``number`` of ``folder``, hashed as it is written; the state before it is kept, older ones go."""
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes | memoryview]:
+        for chunk in [data] if isinstance(data, bytes) else data:
+            digest.update(chunk)
+            yield chunk
+
+    path = _write(folder, hashed(), lambda: f"{number:012d}-{digest.hexdigest()}.safetensors")
     for old in _newest_first(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -97,7 +110,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def save_continuation(folder: Path, continuation: Continuation) -> Path:
     """Store ``continuation`` in the unit's own ``folder``, durably. Raises StorageFull; then the one before is intact."""
-    return save_numbered(folder, continuation.step, continuation.to_bytes())
+    return save_numbered(folder, continuation.step, continuation.chunks())
 
 
 def load_continuation(folder: Path) -> Continuation | None:

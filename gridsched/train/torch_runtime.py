@@ -1,26 +1,30 @@
 """Runs a program with PyTorch, at native speed, one exact step at a time.
 
-The graph becomes a ``torch.fx.GraphModule`` and trains with autograd; the optimizers are plain tensor operations, bit for
-bit those of ``torch.optim`` (which would import ``torch._dynamo`` and cost a second at every start). Every random draw
-of a step comes from the seed handed to that step. Equal inputs give equal bits within one ``hardware_class``.
+The graph becomes a function that ``torch.fx`` writes and autograd trains. Every random draw of a step comes from the seed
+handed to that step. Equal inputs give equal bits within one ``hardware_class``.
 """
 
-# ruff: noqa: SLF001 - torch's fused list operations (_foreach_*) are private by name only; torch.optim is built on them.
+# ruff: noqa: SLF001 - torch's fused list operations (_foreach_*) and what it knows of a processor are private by name only.
 
 import operator
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from gridsched.core.errors import DatasetError, ProgramError, UnsupportedOperator
-from gridsched.core.method import InnerOptimizer
+from gridsched.core.errors import DatasetError, GridschedError, OutOfMemory, ProgramError, UnsupportedOperator
+from gridsched.core.method import InnerOptimizer, Precision
+from gridsched.train.draws import draw_key
 from gridsched.train.graph import Graph, Named, Program, Ref, TensorSpec, Value, model_tensors, references
+from gridsched.train.micro_batch import refuse_micro_batches
 from gridsched.train.operators import ALLOWED
 from gridsched.train.tensors import Array
+from gridsched.train.torch_optimizers import AdamW, Grads, Optimizer, Sgd
 from gridsched.train.unit import Evaluation
 
 __all__ = ["TorchRuntime", "hardware_class", "load_version", "pick_device"]
@@ -55,7 +59,19 @@ def hardware_class(device: str = "cpu", threads: int = 1) -> str:
     if device == "mps":
         return f"torch-{version}-mps-{platform.machine()}"
     capability = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "_")
-    return f"torch-{version}-{platform.machine().lower()}-{capability}-cpu-{threads}t"
+    # Matrix units for bfloat16 sum in an order of their own; torch's word for the instruction set does not tell them.
+    units = "_amx" if torch.cpu._is_amx_tile_supported() else "_bf16" if torch.cpu._is_avx512_bf16_supported() else ""
+    return f"torch-{version}-{platform.machine().lower()}-{capability}{units}-cpu-{threads}t"
+
+
+def _exact_cuda() -> None:
+    """Make equal work give equal bits on CUDA, and full float32 where that is asked for.
+
+    cuBLAS wants CUBLAS_WORKSPACE_CONFIG in the environment for it, which the node sets for its training process.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def load_version(module: nn.Module, tensors: Mapping[str, Array]) -> None:
@@ -79,35 +95,40 @@ class TorchRuntime:
     """One program on one device: load a version, start an optimizer, then step, or evaluate.
 
     ``tensors`` holds at least the program's constants; model tensors in it are loaded, others start at zero until ``load``.
+    What torch itself refuses in the middle of a step is a ProgramError, and OutOfMemory where it lacked memory.
     """
 
     def __init__(self, program: Program, tensors: Mapping[str, Array], *, device: str = "cpu", threads: int = 1) -> None:
         torch.set_num_threads(threads)
         self.program = program
         self.device = pick_device(device)
+        if self.device.type == "cuda":
+            _exact_cuda()
         self.hardware_class = hardware_class(self.device.type, threads)
-        self._root = _root(program, self.device)
-        self._tensors = _named_tensors(self._root)
-        self._train = _rebuild(self._root, program, program.train, self.device)
-        self._evaluate = _rebuild(self._root, program, program.evaluate, self.device)
-        self._forward_train = self._train.forward
-        self._forward_evaluate = self._evaluate.forward
-        self._trained = [(name, self._tensors[name]) for name in program.names("parameter")]
-        self._generator = _generator(self.device)
         self._fields = [(item.name, np.dtype(item.dtype), item.shape) for item in program.fields]
-        self._optimizer: _Optimizer = _Sgd(InnerOptimizer())
-        self._copy_in({name: array for name, array in tensors.items() if name in self._tensors})
+        self._generator = _generator(self.device)
+        try:
+            self._tensors = {spec.name: _zeros(spec, self.device) for spec in program.tensors}
+            self._copy_in({name: array for name, array in tensors.items() if name in self._tensors})
+        except (RuntimeError, MemoryError) as error:
+            raise _failure(error, "holding this program") from error
+        self._parameters = [self._tensors[name] for name in program.names("parameter")]
+        self._train = _Compiled(program, program.train, self._tensors, self.device)
+        self._evaluate = _Compiled(program, program.evaluate, self._tensors, self.device)
+        self.start(InnerOptimizer())
 
-    def module(self, *, training: bool = True) -> fx.GraphModule:
-        """The rebuilt graph ``forward(*fields) -> (loss, outputs)``; both graphs share this runtime's tensors."""
-        return self._train if training else self._evaluate
+    def load(self, tensors: Mapping[str, Array], *, frozen: bool = True) -> None:
+        """Put a model version's tensors in place; with ``frozen`` False, frozen parameters stay as they are.
 
-    def load(self, tensors: Mapping[str, Array]) -> None:
-        """Put a model version's tensors in place. Names that no model tensor has (outer state) are skipped."""
-        wanted = model_tensors(self.program)
+        Names that no model tensor has (outer state) are skipped.
+        """
+        wanted = self._model_tensors(frozen)
         if missing := [name for name in wanted if name not in tensors]:
             raise ProgramError(f"the version lacks {missing[0]!r} and {len(missing) - 1} more tensors of the program")
         self._copy_in({name: tensors[name] for name in wanted})
+
+    def _model_tensors(self, frozen: bool) -> tuple[str, ...]:
+        return model_tensors(self.program) if frozen else self.program.names("parameter", "buffer")
 
     def _copy_in(self, tensors: Mapping[str, Array]) -> None:
         with torch.no_grad():
@@ -119,19 +140,27 @@ class TorchRuntime:
                     )
                 own.copy_(torch.from_numpy(array if array.flags.writeable else array.copy()))
 
-    def state(self) -> dict[str, Array]:
-        """A copy of all model tensors."""
-        return {name: _to_numpy(self._tensors[name]) for name in model_tensors(self.program)}
+    def state(self, *, frozen: bool = True) -> dict[str, Array]:
+        """A copy of all model tensors; with ``frozen`` False, without the parameters that are not trained."""
+        return {name: _to_numpy(self._tensors[name]) for name in self._model_tensors(frozen)}
 
-    def start(self, inner: InnerOptimizer) -> None:
-        """Begin with a fresh optimizer."""
-        self._optimizer = _Sgd(inner) if inner.name == "sgd" else _AdamW(inner)
+    def start(self, inner: InnerOptimizer, *, micro_batch: int = 0, precision: Precision = Precision.FLOAT32) -> None:
+        """Begin with a fresh optimizer; the version loaded last is what ``inner.prox`` pulls back to.
+
+        Batches are computed ``micro_batch`` samples at a time (0: at once); ProgramError where that would train another model.
+        """
+        if micro_batch:
+            refuse_micro_batches(self.program)
+        self._micro_batch = micro_batch
+        mixed = partial(torch.autocast, self.device.type, dtype=torch.bfloat16)
+        self._precision: Callable[[], AbstractContextManager[Any]] = mixed if precision is Precision.MIXED else nullcontext
+        self._optimizer: Optimizer = (Sgd if inner.name == "sgd" else AdamW)(inner, self._parameters)
 
     def optimizer_state(self) -> dict[str, Array]:
         """A copy of the optimizer's tensors, empty before the first step."""
         state = {}
         for slot, tensors in self._optimizer.slots.items():
-            for (name, _), tensor in zip(self._trained, tensors, strict=True):
+            for name, tensor in zip(self.program.names("parameter"), tensors, strict=True):
                 state[f"{slot}/{name}"] = _to_numpy(tensor)
         return state
 
@@ -140,10 +169,11 @@ class TorchRuntime:
         optimizer = self._optimizer
         optimizer.step_count = step
         if step == 0:
+            optimizer.slots = {}
             return
         for slot in optimizer.slot_names:
             held = []
-            for name, parameter in self._trained:
+            for name, parameter in zip(self.program.names("parameter"), self._parameters, strict=True):
                 array = tensors.get(f"{slot}/{name}")
                 if array is None or array.shape != tuple(parameter.shape):
                     raise ProgramError(f"the continuation lacks {slot} of {name!r} in shape {tuple(parameter.shape)}")
@@ -152,24 +182,77 @@ class TorchRuntime:
 
     def train_step(self, batch: Mapping[str, Array], seed: int) -> float:
         """One optimizer step on one batch; all its random draws come from ``seed``. Returns the loss before the step."""
-        self._generator.manual_seed(seed)
-        loss, _ = self._forward_train(*self._inputs(batch))
-        parameters = [parameter for _, parameter in self._trained]
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-        with torch.no_grad():
-            self._optimizer.apply(parameters, grads)
-        return float(loss.item())
+        try:
+            loss, grads = self._gradients(batch, seed)
+            with torch.no_grad():
+                self._optimizer.apply(grads)
+            return float(loss.item())
+        except (RuntimeError, MemoryError) as error:
+            raise _failure(error, f"a training step on {_length(batch)} samples") from error
 
     def evaluate(self, batch: Mapping[str, Array]) -> Evaluation:
         """Mean loss and, where the program has a target, the number of correct answers; changes nothing."""
+        loss, correct, count = 0.0, 0, 0
+        try:
+            for part, share in self._parts(batch):
+                found = self._evaluate_part(part)
+                loss += found.loss * share
+                correct, count = correct + found.correct, count + found.count
+        except (RuntimeError, MemoryError) as error:
+            raise _failure(error, f"an evaluation of {_length(batch)} samples") from error
+        return Evaluation(loss=loss, correct=correct, count=count)
+
+    def answer(self, batch: Mapping[str, Array]) -> tuple[float, Array]:
+        """Mean loss and the model's outputs [batch, ...] in float32; changes nothing."""
+        with torch.no_grad(), self._precision():
+            loss, outputs = self._evaluate(self._inputs(batch))
+        return float(loss.item()), _to_numpy(outputs.float())
+
+    def _evaluate_part(self, batch: Mapping[str, Array]) -> Evaluation:
         with torch.no_grad():
             inputs = self._inputs(batch)
-            loss, outputs = self._forward_evaluate(*inputs)
+            with self._precision():
+                loss, outputs = self._evaluate(inputs)
             if self.program.target is None:
                 return Evaluation(loss=float(loss.item()), correct=0, count=0)
             wanted = inputs[[name for name, _, _ in self._fields].index(self.program.target)]
             correct = int((outputs.argmax(-1) == wanted).sum().item())
         return Evaluation(loss=float(loss.item()), correct=correct, count=wanted.numel())
+
+    def _gradients(self, batch: Mapping[str, Array], seed: int) -> tuple[Tensor, Grads]:
+        """The batch's mean loss and its gradients, summed up over micro-batches, each by its share of the samples."""
+        parts = self._parts(batch)
+        if len(parts) == 1:
+            return self._pass(batch, seed)
+        total: Tensor | None = None
+        sums: Grads = ()
+        for index, (part, share) in enumerate(parts):
+            loss, grads = self._pass(part, draw_key("micro", seed, index))
+            used = [grad for grad in grads if grad is not None]
+            if total is None:
+                total = torch.zeros_like(loss)
+                sums = tuple(None if grad is None else torch.zeros_like(grad) for grad in grads)
+            total.add_(loss, alpha=share)
+            torch._foreach_add_([grad for grad in sums if grad is not None], used, alpha=share)
+        assert total is not None
+        return total, sums
+
+    def _pass(self, batch: Mapping[str, Array], seed: int) -> tuple[Tensor, Grads]:
+        """Forward and backward over one batch."""
+        self._generator.manual_seed(seed)
+        inputs = self._inputs(batch)
+        with self._precision():
+            loss, _ = self._train(inputs)
+        grads = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        return loss.detach(), grads
+
+    def _parts(self, batch: Mapping[str, Array]) -> list[tuple[Mapping[str, Array], float]]:
+        """The micro-batches, each with its share of the samples."""
+        size, step = _length(batch), self._micro_batch
+        if not 0 < step < size:
+            return [(batch, 1.0)]
+        cuts = [slice(start, min(start + step, size)) for start in range(0, size, step)]
+        return [({name: array[cut] for name, array in batch.items()}, (cut.stop - cut.start) / size) for cut in cuts]
 
     def _inputs(self, batch: Mapping[str, Array]) -> list[Tensor]:
         inputs = []
@@ -184,125 +267,48 @@ class TorchRuntime:
         return inputs
 
 
-class _Optimizer:
-    """Optimizer state as lists of tensors by slot, parallel to the parameters."""
+class _Compiled:
+    """A graph as one Python function of the batch; the program's tensors are handed to it, so that no step looks them up by name."""
 
-    slot_names: tuple[str, ...] = ()
+    def __init__(self, program: Program, graph: Graph, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        used = {ref.name: ref for node in graph.nodes for ref in references((*node.args, *node.kwargs.values())) if ref.kind == "tensor"}
+        used |= {ref.name: ref for ref in (graph.loss, graph.outputs) if ref.kind == "tensor"}
+        self._tensors = [tensors[name] for name in used]
+        built = fx.Graph()
+        # fx turns these names into Python source; the program's own come from the network.
+        values = {Ref("field", item.name): built.placeholder(f"field_{index}") for index, item in enumerate(program.fields)}
+        values |= {ref: built.placeholder(f"tensor_{index}") for index, ref in enumerate(used.values())}
+        for node in graph.nodes:
+            kwargs = {key: _argument(value, values) for key, value in node.kwargs.items()}
+            if ALLOWED[node.op] == "factory" and device.type != "cpu":
+                kwargs["device"] = device
+            args = tuple(_argument(value, values) for value in node.args)
+            values[Ref("node", node.name)] = built.create_node("call_function", _function(node.op), args, kwargs, node.name)
+        built.output((values[graph.loss], values[graph.outputs]))
+        self._forward = fx.GraphModule(nn.Module(), built).forward
 
-    def __init__(self, settings: InnerOptimizer) -> None:
-        self.settings = settings
-        self.slots: dict[str, list[Tensor]] = {}
-        self.step_count = 0
-
-    def apply(self, parameters: list[Tensor], grads: tuple[Tensor | None, ...]) -> None:
-        """One step. A parameter the loss does not depend on has no gradient and stays as it is, as in ``torch.optim``."""
-        used = [index for index, grad in enumerate(grads) if grad is not None]
-        if self.step_count == 0:
-            self._begin(parameters)
-        self.step_count += 1
-        slots = {slot: [tensors[index] for index in used] for slot, tensors in self.slots.items()}
-        self._step([parameters[index] for index in used], [cast(Tensor, grads[index]) for index in used], slots)
-
-    def _begin(self, parameters: list[Tensor]) -> None:
-        self.slots = {slot: [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for slot in self.slot_names}
-
-    def _step(self, parameters: list[Tensor], grads: list[Tensor], slots: Mapping[str, list[Tensor]]) -> None:
-        raise NotImplementedError
-
-
-class _Sgd(_Optimizer):
-    """``torch.optim.SGD`` without dampening or Nesterov (torch/optim/sgd.py, ``_single_tensor_sgd``)."""
-
-    def __init__(self, settings: InnerOptimizer) -> None:
-        super().__init__(settings)
-        self.slot_names = ("momentum",) if settings.momentum else ()
-
-    def _begin(self, parameters: list[Tensor]) -> None:
-        # torch starts from a copy of the first gradient; minus zero is the one start that adds nothing to any bit of it.
-        self.slots = {slot: [torch.full_like(parameter, -0.0, requires_grad=False) for parameter in parameters] for slot in self.slot_names}
-
-    def _step(self, parameters: list[Tensor], grads: list[Tensor], slots: Mapping[str, list[Tensor]]) -> None:
-        settings = self.settings
-        if settings.weight_decay:
-            grads = list(torch._foreach_add(grads, parameters, alpha=settings.weight_decay))
-        if settings.momentum:
-            moved = slots["momentum"]
-            torch._foreach_mul_(moved, settings.momentum)
-            torch._foreach_add_(moved, grads)
-            grads = moved
-        torch._foreach_add_(parameters, grads, alpha=-settings.lr)
-
-
-class _AdamW(_Optimizer):
-    """``torch.optim.AdamW`` (torch/optim/adam.py, ``_single_tensor_adam`` with decoupled weight decay)."""
-
-    slot_names = ("exp_avg", "exp_avg_sq")
-
-    def _step(self, parameters: list[Tensor], grads: list[Tensor], slots: Mapping[str, list[Tensor]]) -> None:
-        settings, step = self.settings, self.step_count
-        mean, square = slots["exp_avg"], slots["exp_avg_sq"]
-        if settings.weight_decay:
-            torch._foreach_mul_(parameters, 1 - settings.lr * settings.weight_decay)
-        torch._foreach_lerp_(mean, grads, 1 - settings.beta1)
-        torch._foreach_mul_(square, settings.beta2)
-        torch._foreach_addcmul_(square, grads, grads, 1 - settings.beta2)
-        correction1 = 1 - settings.beta1**step
-        correction2 = 1 - settings.beta2**step
-        scale = torch._foreach_sqrt(square)
-        torch._foreach_div_(scale, correction2**0.5)
-        torch._foreach_add_(scale, settings.eps)
-        torch._foreach_addcdiv_(parameters, mean, scale, -(settings.lr / correction1))
-
-
-def _root(program: Program, device: torch.device) -> nn.Module:
-    root = nn.Module()
-    for spec in program.tensors:
-        try:
-            _register(root, spec, _zeros(spec, device))
-        except (KeyError, TypeError) as error:  # a name that a torch module keeps for itself, or that is also a folder of names
-            raise ProgramError(f"tensor {spec.name!r} cannot be held by a torch module: {error}; rename it in the model") from error
-    return root
-
-
-def _register(root: nn.Module, spec: TensorSpec, tensor: Tensor) -> None:
-    *path, leaf = spec.name.split(".")
-    holder = root
-    for part in path:
-        if part not in holder._modules:
-            holder.add_module(part, nn.Module())
-        holder = cast(nn.Module, holder._modules[part])
-    if spec.role in ("parameter", "frozen"):
-        holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=spec.role == "parameter"))
-    else:
-        holder.register_buffer(leaf, tensor)
+    def __call__(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss and outputs of one batch, its fields in the program's order."""
+        loss, outputs = self._forward(*inputs, *self._tensors)
+        return loss, outputs
 
 
 def _zeros(spec: TensorSpec, device: torch.device) -> Tensor:
     memory_format = torch.channels_last if spec.layout == "channels_last" else torch.contiguous_format
-    return torch.zeros(spec.shape, dtype=_torch_dtype(spec.dtype), device=device).contiguous(memory_format=memory_format)
+    tensor = torch.zeros(spec.shape, dtype=_torch_dtype(spec.dtype), device=device).contiguous(memory_format=memory_format)
+    return tensor.requires_grad_(spec.role == "parameter")
 
 
-def _named_tensors(root: nn.Module) -> dict[str, Tensor]:
-    return dict(root.named_parameters()) | dict(root.named_buffers())
+def _length(batch: Mapping[str, Array]) -> int:
+    return len(next(iter(batch.values())))
 
 
-def _rebuild(root: nn.Module, program: Program, graph: Graph, device: torch.device) -> fx.GraphModule:
-    built = fx.Graph()
-    values: dict[Ref, fx.Node] = {}
-    for index, item in enumerate(program.fields):
-        # fx turns this name into Python source; the field's own name comes from the network.
-        values[Ref("field", item.name)] = built.placeholder(f"field_{index}")
-    for node in graph.nodes:
-        for ref in references((*node.args, *node.kwargs.values())):
-            if ref.kind == "tensor" and ref not in values:
-                values[ref] = built.get_attr(ref.name)
-        kwargs = {key: _argument(value, values) for key, value in node.kwargs.items()}
-        if ALLOWED[node.op] == "factory" and device.type != "cpu":
-            kwargs["device"] = device
-        args = tuple(_argument(value, values) for value in node.args)
-        values[Ref("node", node.name)] = built.create_node("call_function", _function(node.op), args, kwargs, node.name)
-    built.output((values[graph.loss], values[graph.outputs]))
-    return fx.GraphModule(root, built)
+def _failure(error: Exception, doing: str) -> GridschedError:
+    """What torch could not do, by its own words: lack of memory is the machine's, everything else the program's."""
+    words = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in words or "not enough memory" in words:
+        return OutOfMemory(f"{doing} needs more memory than there is ({words}); set micro_batch in the job's method, or use a larger node")
+    return ProgramError(f"{doing} failed in torch {torch.__version__}: {words}")
 
 
 def _function(op: str) -> Callable[..., Any]:

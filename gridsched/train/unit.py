@@ -5,9 +5,8 @@ step)``; who runs it, when, and how often it is interrupted leave no trace in it
 it can be saved as a ``Continuation`` and continued by anyone of the same hardware class to the same bits.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -15,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gridsched.core.errors import DatasetError, InvalidInput
-from gridsched.core.method import InnerOptimizer
+from gridsched.core.method import InnerOptimizer, Precision
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.train.dataset import Dataset, order, pass_order, stretch_order
+from gridsched.train.digests import DigestTrail
 from gridsched.train.draws import draw_key
-from gridsched.train.tensors import Array, strict_json, tensors_from_bytes, tensors_to_bytes
+from gridsched.train.tensors import Array, strict_json, tensor_chunks, tensors_from_bytes
 
-__all__ = ["READ_AHEAD", "Continuation", "Evaluation", "Metrics", "Outcome", "Runtime", "UnitRun", "run", "state_digest"]
+__all__ = ["READ_AHEAD", "Continuation", "Evaluation", "Metrics", "Outcome", "Runtime", "UnitRun", "run"]
 
 # Batches gathered from the shards at once; costs their memory and saves a quarter of a millisecond per step.
 READ_AHEAD = 8
@@ -42,11 +42,11 @@ class Runtime(Protocol):
 
     hardware_class: str
 
-    def load(self, tensors: Mapping[str, Array]) -> None:
-        """Put a version's tensors in place."""
+    def load(self, tensors: Mapping[str, Array], *, frozen: bool = True) -> None:
+        """Put a version's tensors in place; with ``frozen`` False, frozen parameters stay as they are."""
 
-    def start(self, inner: InnerOptimizer) -> None:
-        """Begin with a fresh optimizer."""
+    def start(self, inner: InnerOptimizer, *, micro_batch: int = 0, precision: Precision = Precision.FLOAT32) -> None:
+        """Begin with a fresh optimizer, which pulls back to what is loaded now where ``inner.prox`` says so."""
 
     def train_step(self, batch: Mapping[str, Array], seed: int) -> float:
         """One step; all random draws come from ``seed``. Returns the loss before it."""
@@ -56,8 +56,8 @@ class Runtime(Protocol):
         """Evaluate one batch, changing nothing."""
         ...
 
-    def state(self) -> dict[str, Array]:
-        """A copy of the model tensors."""
+    def state(self, *, frozen: bool = True) -> dict[str, Array]:
+        """A copy of the model tensors; with ``frozen`` False, without the parameters that are not trained."""
         ...
 
     def optimizer_state(self) -> dict[str, Array]:
@@ -96,7 +96,8 @@ class Metrics:
 class Continuation:
     """The saved middle of a unit, after ``step`` steps.
 
-    ``tensors`` are the model's under ``model/`` and the optimizer's under ``optimizer/`` (none for evaluation).
+    ``tensors`` are the model's under ``model/`` and the optimizer's under ``optimizer/`` (none for evaluation); frozen parameters
+    are left out, for whoever goes on has them with the version.
     ``hardware_class`` is where it was made: elsewhere the unit ends within a tolerance, not in the same bits.
     ``digests`` are the parameter digests so far, one per ``digest_every`` steps.
     """
@@ -108,8 +109,8 @@ class Continuation:
     metrics: Metrics
     digests: tuple[str, ...] = ()
 
-    def to_bytes(self) -> bytes:
-        """One safetensors file; equal continuations give equal bytes."""
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """One safetensors file piece by piece, without another copy; equal continuations give equal bytes."""
         about = {
             "unit_id": self.unit_id,
             "step": self.step,
@@ -117,11 +118,15 @@ class Continuation:
             "metrics": asdict(self.metrics) | {"loss_sum": self.metrics.loss_sum.hex()},  # exact, and a loss may be NaN
             "digests": list(self.digests),
         }
-        return tensors_to_bytes(self.tensors, {"gridsched.continuation": json.dumps(about, sort_keys=True)})
+        return tensor_chunks(self.tensors, {"gridsched.continuation": json.dumps(about, sort_keys=True)})
+
+    def to_bytes(self) -> bytes:
+        """The whole file."""
+        return b"".join(self.chunks())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> "Continuation":
-        """Read what ``to_bytes`` wrote; InvalidInput for everything else."""
+        """Read what ``chunks`` wrote; InvalidInput for everything else."""
         tensors, metadata = tensors_from_bytes(data)
         try:
             about = strict_json(metadata["gridsched.continuation"])
@@ -162,7 +167,7 @@ class UnitRun:
         self.spec = spec
         self.position = 0
         self.metrics = Metrics()
-        self.digests: tuple[str, ...] = ()
+        self._trail = DigestTrail()
         self._runtime = runtime
         self._dataset = dataset
         self._base = base
@@ -170,12 +175,17 @@ class UnitRun:
         self._batches_per_pass = spec.steps // spec.passes
         self._read: tuple[tuple[int, int], dict[str, Array]] = ((-1, -1), {})
         runtime.load(base)
-        runtime.start(spec.inner)
+        runtime.start(spec.inner, micro_batch=spec.micro_batch, precision=spec.precision)
 
     @property
     def done(self) -> bool:
         """Whether the last step has been made."""
         return self.position >= self.spec.steps
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The parameter digests so far, one per ``digest_every`` steps."""
+        return self._trail.all
 
     def step(self) -> None:
         """Train on, or evaluate, the next batch."""
@@ -188,7 +198,7 @@ class UnitRun:
             self.metrics = self.metrics.plus(loss=found.loss, samples=size, correct=found.correct, count=found.count)
         self.position += 1
         if self.spec.kind is UnitKind.TRAIN and self.position % self.spec.digest_every == 0:
-            self.digests = (*self.digests, state_digest(self._runtime.state()))
+            self._trail.add(self._runtime.state())
 
     def _next_batch(self) -> tuple[dict[str, Array], int]:
         which, index = divmod(self.position, self._batches_per_pass)
@@ -211,7 +221,7 @@ class UnitRun:
         """Everything needed to go on from here; the arrays are copies, so training may go on at once."""
         tensors: dict[str, Array] = {}
         if self.spec.kind is UnitKind.TRAIN:
-            tensors |= {_MODEL + name: array for name, array in self._runtime.state().items()}
+            tensors |= {_MODEL + name: array for name, array in self._runtime.state(frozen=False).items()}
             tensors |= {_OPTIMIZER + name: array for name, array in self._runtime.optimizer_state().items()}
         return Continuation(
             unit_id=self.spec.unit_id,
@@ -227,10 +237,9 @@ class UnitRun:
         if saved.unit_id != self.spec.unit_id or not 0 <= saved.step <= self.spec.steps:
             raise InvalidInput(f"a continuation of unit {saved.unit_id} at step {saved.step} does not fit unit {self.spec.unit_id}")
         if self.spec.kind is UnitKind.TRAIN:
-            self._runtime.load(_under(_MODEL, saved.tensors))
-            self._runtime.start(self.spec.inner)
+            self._runtime.load(_under(_MODEL, saved.tensors), frozen=False)
             self._runtime.load_optimizer(_under(_OPTIMIZER, saved.tensors), saved.step)
-        self.position, self.metrics, self.digests = saved.step, saved.metrics, saved.digests
+        self.position, self.metrics, self._trail = saved.step, saved.metrics, DigestTrail(saved.digests)
 
     def delta(self) -> dict[str, Array]:
         """What the unit changed, by name: end minus start. Boolean buffers cannot change and are left out."""
@@ -275,15 +284,6 @@ def _paused(unit: UnitRun, first: int, on_continuation: Callable[[Continuation],
     on_continuation(saved)
     steps = unit.position - first
     return Outcome(finished=False, metrics=unit.metrics, digests=unit.digests, steps_done=steps, continuation=saved)
-
-
-def state_digest(tensors: Mapping[str, Array]) -> str:
-    """A sha256 over names and values, for comparing two nodes' work at a step."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _samples(spec: UnitSpec, dataset: Dataset) -> npt.NDArray[np.int64]:

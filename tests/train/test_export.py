@@ -126,11 +126,11 @@ def test_a_channels_last_module_trains_in_eager_bits() -> None:
 
 
 @pytest.mark.parametrize("name", ["forward", "out.weight.deeper", "__class__.x", "_modules.x"])
-def test_a_tensor_named_like_something_else_is_refused_by_the_runtime(name: str) -> None:
-    program, _ = export(Linear(), BATCH, cross_entropy)
+def test_a_tensor_may_be_named_like_anything_for_no_name_becomes_code(name: str) -> None:
+    program, tensors = export(Linear(), BATCH, cross_entropy)
     strange = TensorSpec(name=name, dtype="float32", shape=(1,), role="buffer")
-    with pytest.raises(ProgramError, match="cannot be held"):
-        TorchRuntime(dataclasses.replace(program, tensors=(*program.tensors, strange)), {})
+    runtime = TorchRuntime(dataclasses.replace(program, tensors=(*program.tensors, strange)), tensors)
+    assert runtime.state()[name].tolist() == [0.0]
 
 
 def test_a_version_of_another_model_does_not_load() -> None:

@@ -17,9 +17,10 @@ from gridsched.core.method import InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.train.checkpoint import save_continuation
 from gridsched.train.dataset import order
+from gridsched.train.digests import state_digest
 from gridsched.train.program import to_bytes
 from gridsched.train.tensors import Array, tensors_from_bytes, tensors_to_bytes
-from gridsched.train.unit import Continuation, Outcome, UnitRun, run, state_digest
+from gridsched.train.unit import Continuation, Outcome, UnitRun, run
 from tests.train.builders import dataset_of, hard_net, hard_runtime, outcome_bits, samples, unit_spec
 
 ADAMW = InnerOptimizer(name="adamw", lr=0.01, weight_decay=0.01)
@@ -90,7 +91,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from gridsched.train.checkpoint import load_continuation
-from gridsched.train.unit import run, state_digest
+from gridsched.train.digests import state_digest
+from gridsched.train.unit import run
 from gridsched.train.program import from_bytes
 from gridsched.train.torch_runtime import TorchRuntime
 from tests.train.builders import dataset_of, samples, unit_spec
@@ -127,7 +129,7 @@ def test_every_pass_visits_every_sample_of_the_range_once() -> None:
         hardware_class = "none"
 
         def __getattr__(self, name: str) -> object:
-            return lambda *_: {}
+            return lambda *_, **__: {}
 
         def train_step(self, batch: dict[str, Array], seed: int) -> float:
             seen.extend(int(value) for value in batch["x"][:, 0, 0, 0])
