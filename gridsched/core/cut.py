@@ -4,24 +4,41 @@ An epoch visits every sample once: in one order over the whole dataset, cut into
 dataset has parts. Which part comes in which round follows from the seed and the epoch, as everything does.
 """
 
+import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from gridsched.core.job import JobSpec
 from gridsched.core.round import Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 
-__all__ = ["evaluation_unit", "open_round", "rounds_per_epoch", "seed_of", "total_rounds", "training_unit", "units_of"]
+__all__ = [
+    "evaluation_unit",
+    "nth_unit",
+    "open_round",
+    "rounds_per_epoch",
+    "seed_of",
+    "total_rounds",
+    "training_unit",
+    "units_of",
+    "units_per_epoch",
+]
+
+
+def units_per_epoch(spec: JobSpec) -> int:
+    """Units it takes to see every sample once, as they are first cut; not for node-local data, whose units follow from who holds some."""
+    return len(spec.parts) if _by_parts(spec) else math.ceil(spec.epoch_samples / spec.unit_samples)
 
 
 def rounds_per_epoch(spec: JobSpec) -> int:
-    """Rounds it takes to see every sample once."""
-    if _by_parts(spec):
-        return math.ceil(len(spec.parts) / _parts_per_round(spec))
+    """Rounds it takes to see every sample once. With a quorum it may take more, where units are cut shorter for slow nodes."""
     if spec.local:
         return 1
-    return math.ceil(spec.epoch_samples / (spec.unit_samples * spec.method.units_per_round))
+    if spec.method.quorum:
+        return math.ceil(units_per_epoch(spec) / spec.method.quorum)
+    return math.ceil(units_per_epoch(spec) / _units_per_round(spec))
 
 
 def total_rounds(spec: JobSpec) -> int:
@@ -35,13 +52,13 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def open_round(spec: JobSpec, *, number: int, base: str, now: datetime) -> Round:
-    """Round ``number`` of the job, starting from the version with digest ``base``."""
+def open_round(spec: JobSpec, *, number: int, base: str, now: datetime, epoch: int | None = None) -> Round:
+    """Round ``number`` of the job, from the version with digest ``base``; of ``epoch`` where that does not follow from the number."""
     return Round(
         round_id=f"{spec.job_id}.r{number}",
         job_id=spec.job_id,
         number=number,
-        epoch=number // rounds_per_epoch(spec),
+        epoch=number // rounds_per_epoch(spec) if epoch is None else epoch,
         base=base,
         state=RoundState.OPEN,
         opened_at=now,
@@ -52,39 +69,45 @@ def _by_parts(spec: JobSpec) -> bool:
     return bool(spec.parts) and spec.part < 0
 
 
-def _parts_per_round(spec: JobSpec) -> int:
-    return min(spec.method.units_per_round or len(spec.parts), len(spec.parts))
+def _units_per_round(spec: JobSpec) -> int:
+    return min(spec.method.units_per_round or len(spec.parts), len(spec.parts)) if _by_parts(spec) else spec.method.units_per_round
 
 
 def units_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
-    """The training units of a round, in their canonical order; none for node-local data, whose units follow from who holds some."""
+    """The training units of a round that waits for all, in their canonical order; none for node-local data."""
     if spec.local:
         return []
-    return _parts_of(spec, rnd) if _by_parts(spec) else _ranges_of(spec, rnd)
-
-
-def _ranges_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
-    """Consecutive ranges of the epoch's order, the last one possibly shorter."""
-    size, whole = spec.unit_samples, spec.epoch_samples
-    begin = (rnd.number % rounds_per_epoch(spec)) * size * spec.method.units_per_round
-    end = min(begin + size * spec.method.units_per_round, whole)
-    first = sum(spec.parts[: spec.part]) if spec.part >= 0 else 0
-    of = whole if spec.part >= 0 else 0
-    return [
-        training_unit(spec, rnd, index, start=start, stop=min(start + size, end), first=first, of=of)
-        for index, start in enumerate(range(begin, end, size))
-    ]
-
-
-def _parts_of(spec: JobSpec, rnd: Round) -> list[WorkUnit]:
-    """Whole parts, in an order drawn anew for every epoch."""
-    drawn = sorted(range(len(spec.parts)), key=lambda part: seed_of("parts", spec.seed, rnd.epoch, part))
-    count = _parts_per_round(spec)
+    count = _units_per_round(spec)
     begin = (rnd.number % rounds_per_epoch(spec)) * count
-    return [
-        training_unit(spec, rnd, index, start=0, stop=spec.parts[part], first=sum(spec.parts[:part]), of=spec.parts[part])
-        for index, part in enumerate(sorted(drawn[begin : begin + count]))
-    ]
+    places = range(begin, min(begin + count, units_per_epoch(spec)))
+    if _by_parts(spec):
+        order = _order_of_parts(len(spec.parts), spec.seed, rnd.epoch)
+        return [_part(spec, rnd, index, part) for index, part in enumerate(sorted(order[place] for place in places))]
+    return [_range(spec, rnd, index, place) for index, place in enumerate(places)]
+
+
+def nth_unit(spec: JobSpec, rnd: Round, place: int) -> WorkUnit:
+    """The unit at ``place`` in the order of the round's epoch, trained from the round's version."""
+    if _by_parts(spec):
+        return _part(spec, rnd, place, _order_of_parts(len(spec.parts), spec.seed, rnd.epoch)[place])
+    return _range(spec, rnd, place, place)
+
+
+def _range(spec: JobSpec, rnd: Round, index: int, place: int) -> WorkUnit:
+    """The range at ``place`` among the consecutive ones of the epoch's order, the last of which may be shorter."""
+    start, whole = place * spec.unit_samples, spec.epoch_samples
+    first, of = (sum(spec.parts[: spec.part]), whole) if spec.part >= 0 else (0, 0)
+    return training_unit(spec, rnd, index, start=start, stop=min(start + spec.unit_samples, whole), first=first, of=of)
+
+
+def _part(spec: JobSpec, rnd: Round, index: int, part: int) -> WorkUnit:
+    return training_unit(spec, rnd, index, start=0, stop=spec.parts[part], first=sum(spec.parts[:part]), of=spec.parts[part])
+
+
+@functools.lru_cache(maxsize=64)
+def _order_of_parts(count: int, seed: int, epoch: int) -> Sequence[int]:
+    """Whole parts come in an order drawn anew for every epoch."""
+    return sorted(range(count), key=lambda part: seed_of("parts", seed, epoch, part))
 
 
 def training_unit(

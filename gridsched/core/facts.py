@@ -10,6 +10,8 @@ from datetime import datetime
 __all__ = [
     "HELD",
     "AgentReplaced",
+    "AuditEnded",
+    "AuditOpened",
     "DeadlineAtRisk",
     "EnergyMetered",
     "EpochFinished",
@@ -23,21 +25,28 @@ __all__ = [
     "LeaseResumed",
     "MeterRefused",
     "NodeAbsent",
+    "NodeCut",
     "NodeJoined",
     "NodeOptedIn",
     "NodeOptedOut",
+    "NodePardoned",
     "NodePresent",
+    "NodeQuarantined",
     "PlanningFailed",
     "PolicyDecided",
     "PolicyLoaded",
     "ReadingsDropped",
     "ReadingsStored",
     "RewardPosted",
+    "RewardReversed",
+    "RoundCutShort",
     "RoundMerged",
     "RoundOpened",
     "SignalDegraded",
     "SignalRecovered",
     "UnitAccepted",
+    "UnitSkipped",
+    "UnitStale",
     "UpdateRejected",
     "VersionEvaluated",
     "WishesChanged",
@@ -175,6 +184,14 @@ class NodeAbsent(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCut(Fact):
+    """A node's line was cut, and it did not come back at once. It is doubtful from now on, accused of nothing."""
+
+    node_id: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReplaced(Fact):
     """Another agent process took the node over."""
 
@@ -302,13 +319,25 @@ class RoundOpened(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundMerged(Fact):
-    """A complete round became the next version."""
+    """A round became the next version; ``staleness`` is how many versions its updates were behind, on average."""
 
     job_id: str
     round_id: str
     epoch: int
     version: int
     digest: str
+    samples: int
+    staleness: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundCutShort(Fact):
+    """A round's time of grace is over: ``units`` that had not come are abandoned, and their ``samples`` are not merged in this epoch."""
+
+    job_id: str
+    round_id: str
+    epoch: int
+    units: int
     samples: int
 
 
@@ -326,6 +355,26 @@ class UnitAccepted(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStale(Fact):
+    """A unit is ``staleness`` versions behind, too many to be merged; its range is trained again from the newest version."""
+
+    job_id: str
+    unit_id: str
+    staleness: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSkipped(Fact):
+    """A unit ends in NaN or infinity on every node, so the job goes on without its ``samples``, as its owner asked."""
+
+    job_id: str
+    unit_id: str
+    round_id: str
+    epoch: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRejected(Fact):
     """An update was refused; ``reason`` is a `Refusal`."""
 
@@ -335,6 +384,46 @@ class UpdateRejected(Fact):
     lease_id: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOpened(Fact):
+    """``unit_id`` will be done again, as ``audit_id`` and by ``node_id``; ``reason`` is an `AuditReason`."""
+
+    job_id: str
+    unit_id: str
+    audit_id: str
+    node_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEnded(Fact):
+    """What came of doing a unit again; ``result`` is an `AuditResult`."""
+
+    job_id: str
+    unit_id: str
+    result: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeQuarantined(Fact):
+    """A node's answer to a unit was found wrong. It gets no more work; ``versions`` (``job.v3``) hold what it did before, unproven."""
+
+    node_id: str
+    zone: str
+    unit_id: str
+    reason: str
+    versions: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePardoned(Fact):
+    """The operator lets a quarantined node work again; it is audited like a newcomer."""
+
+    node_id: str
+    zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +460,7 @@ class EpochFinished(Fact):
     wasted_j: float
     idle_j: float
     reward_micro: int
+    audit_j: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,6 +470,18 @@ class MeterRefused(Fact):
     node_id: str
     reason: str
     register_j: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardReversed(Fact):
+    """What a lease was paid is taken back, because the work was found wrong; ``reason`` says which."""
+
+    node_id: str
+    zone: str
+    lease_id: str
+    job_id: str
+    amount_micro: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

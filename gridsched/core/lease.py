@@ -5,9 +5,10 @@
     offered ──grant──> active <──pause/resume──> paused
        └───────┴──────────┴──> handed_over | released | expired | revoked
 
-The **generation** of a lease is its number among the leases on its unit. A write that names a generation
-older than the unit's newest, or a lease that has ended, is refused (`LeaseLost`): two nodes can never both
-finish a unit. The idea is the fencing token of Litestream's leases. Illegal moves raise; there is no ``set_status``.
+The **generation** of a lease is its number among the leases on its unit. A write must name a lease and generation that are
+live, else it is refused (`LeaseLost`). A unit has at most two live leases, on different nodes: the second is a **copy**, made when
+the first one's holder is in doubt or far behind. Accepting one of them ends the other in the same transaction, so two nodes can
+never both finish a unit. The idea is the fencing token of Litestream's leases. Illegal moves raise; there is no ``set_status``.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +33,10 @@ class LeaseState(StrEnum):
 
 
 class LeaseReason(StrEnum):
-    """Why a lease is where it is; the same words in logs, metrics, API and pages."""
+    """Why a lease is where it is; the same words in logs, metrics, API and pages.
+
+    ``holder_cut`` to ``holder_slow`` say why a copy was offered, ``outrun`` that the other lease on the unit finished first.
+    """
 
     PLANNED = "planned"
     ACCEPTED = "accepted"
@@ -59,7 +63,16 @@ class LeaseReason(StrEnum):
     MAX_DURATION = "max_duration"
     JOB_ENDED = "job_ended"
     UPDATE_REFUSED = "update_refused"
+    NOT_FINITE = "not_finite"
     SUPERSEDED = "superseded"
+    ROUND_CLOSED = "round_closed"
+    TOO_STALE = "too_stale"
+    HOLDER_CUT = "holder_cut"
+    HOLDER_SILENT = "holder_silent"
+    HOLDER_PAUSED = "holder_paused"
+    HOLDER_SLOW = "holder_slow"
+    OUTRUN = "outrun"
+    QUARANTINED = "quarantined"
 
 
 LIVE = (LeaseState.OFFERED, LeaseState.ACTIVE, LeaseState.PAUSED)
@@ -108,6 +121,11 @@ class Lease:
         """Whether the lease has not ended."""
         return self.state in LIVE
 
+    @property
+    def awaits_last_words(self) -> bool:
+        """Whether it was outrun and is not settled: what its node has drawn until then may not have been heard yet."""
+        return self.reason is LeaseReason.OUTRUN and not self.settled
+
     def draws_w(self) -> float:
         """The power this lease counts against the target: offered leases reserve what they will draw."""
         return self.power_w if self.state in (LeaseState.OFFERED, LeaseState.ACTIVE) else 0.0
@@ -128,6 +146,7 @@ def offer(
     ttl: timedelta,
     longest: timedelta,
     jitter: timedelta = timedelta(0),
+    reason: LeaseReason = LeaseReason.PLANNED,
 ) -> Lease:
     """A new lease in state ``offered``; the node may start ``jitter`` after ``now``."""
     return Lease(
@@ -138,7 +157,7 @@ def offer(
         zone=zone,
         generation=generation,
         state=LeaseState.OFFERED,
-        reason=LeaseReason.PLANNED,
+        reason=reason,
         power_w=power_w,
         decision_id=decision_id,
         reward_micro_per_kwh=reward_micro_per_kwh,

@@ -22,6 +22,7 @@ class Codec(StrEnum):
     RAW = "raw"
     HALF = "half"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 class MergeRule(StrEnum):
@@ -120,7 +121,9 @@ class Method:
     ``quorum`` 0: a round waits for all its units, and the job ends in the same bits whoever did them. Otherwise ``units_per_round``
     are under way at any time and every ``quorum`` accepted ones merge, each weighed by ``(1 + s) ** -staleness_power`` where ``s``
     versions have come since it began, at most ``max_staleness`` (an older one is trained again); ``unit_seconds`` above 0 cuts units
-    shorter for slow nodes. ``grace_s`` above 0 merges what a round has that many seconds after it opened, at least one unit.
+    shorter for slow nodes (see `core.stream`). ``grace_s`` above 0 merges what a round has that many seconds after it opened, at least
+    one unit, and gives the others up: their samples are not merged in that epoch. ``not_finite`` says what follows where a unit ends
+    in NaN or infinity on every node; a round that has none left keeps its version.
     """
 
     name: str = ""
@@ -161,8 +164,10 @@ class Method:
     def _check_together(self) -> None:
         if self.quorum > max(self.units_per_round, 1):
             raise InvalidInput(f"method quorum {self.quorum} can never be reached with {self.units_per_round} units under way")
-        if self.unit_seconds and not self.exact_is_given_up:
+        if self.unit_seconds and not self.quorum:
             raise InvalidInput("method unit_seconds cuts units by who does them, so it needs a quorum; leave it out for an exact job")
+        if self.grace_s and self.quorum:
+            raise InvalidInput("method grace_s ends the wait for all of a round's units, and with a quorum no round waits; leave one out")
 
     @property
     def exact_is_given_up(self) -> bool:

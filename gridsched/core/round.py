@@ -1,7 +1,8 @@
 """Rounds and epochs: which units a version is trained into, and which version comes next.
 
-``open -> merged | abandoned``. All units of a round start from one version; the version that a round merges
-into has the round's number plus one, so versions grow by one per merged round.
+``open -> merged | abandoned``. All units of a round start from one version, but for jobs with a quorum (see `core.stream`). The version
+that a round merges into has the round's number plus one, so versions grow by one per merged round. A round whose units were all
+skipped merges into the version it began with, under the next number.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ class Version:
 
     ``updates`` are (unit id, update digest, samples) in canonical order, ``staleness`` how many versions each of them was behind
     (none: no unit was). ``outer`` is the blob of the outer optimizer's state and ``step`` that of the encoded step from the parent,
-    where there are such; ``loss`` and ``accuracy`` come from an evaluate unit.
+    (of ``step_bytes``) where there are such; ``loss`` and ``accuracy`` come from an evaluate unit.
     """
 
     job_id: str
@@ -65,11 +66,16 @@ class Version:
     staleness: tuple[int, ...] = ()
     outer: str | None = None
     step: str | None = None
+    step_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """What one pass over the dataset took. Energies in joules, money in micro-units; ``accuracy`` of the epoch's last version."""
+    """What one pass over the dataset took. Energies in joules, money in micro-units; ``accuracy`` of the epoch's last version.
+
+    ``cut`` counts the units cut from its order so far, where the job is a stream of them. ``audit_j`` is the part of ``wasted_j`` that was
+    spent on doing units again elsewhere, to see whether their results are right.
+    """
 
     job_id: str
     number: int
@@ -83,6 +89,8 @@ class Epoch:
     units: int = 0
     loss: float | None = None
     accuracy: float | None = None
+    cut: int = 0
+    audit_j: float = 0.0
 
 
 def close(rnd: Round, state: RoundState, now: datetime) -> Round:

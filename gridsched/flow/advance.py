@@ -2,21 +2,34 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, total_rounds, units_of
+from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, units_of
 from gridsched.core.errors import Conflict, InvalidInput
-from gridsched.core.facts import Fact, JobEnded, JobSubmitted, RoundMerged, RoundOpened, UpdateRejected, VersionEvaluated, WishesChanged
+from gridsched.core.facts import (
+    Fact,
+    JobEnded,
+    JobSubmitted,
+    RoundCutShort,
+    RoundMerged,
+    RoundOpened,
+    UnitSkipped,
+    UpdateRejected,
+    VersionEvaluated,
+    WishesChanged,
+)
 from gridsched.core.job import Job, JobSpec, JobState
-from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
+from gridsched.core.lease import Lease, LeaseReason
 from gridsched.core.round import Epoch, Round, RoundState, Version, close
 from gridsched.core.timing import JobSchedule
-from gridsched.core.work import Refusal, UnitState, WorkUnit
-from gridsched.flow import local, settle
-from gridsched.flow.tell import lease_ended
+from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
+from gridsched.flow import local, settle, stream
+from gridsched.flow.abandon import abandon
 from gridsched.ports import Tx
 
-__all__ = ["cancel", "evaluated", "fail", "merged", "ready_to_merge", "redo", "submit"]
+__all__ = ["cancel", "cut_short", "epoch_over", "evaluated", "fail", "merged", "ready_to_merge", "redo", "skip", "submit", "taken"]
+
+_WAITING = (UnitState.OPEN, UnitState.LEASED)
 
 
 def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
@@ -40,7 +53,7 @@ def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[
         made_at=now,
     )
     tx.insert(Job(spec=spec, state=JobState.RUNNING, submitted_at=now), first)
-    return [JobSubmitted(at=now, job_id=spec.job_id, name=spec.name), *_open(tx, now, spec, number=0, base=spec.initial)]
+    return [JobSubmitted(at=now, job_id=spec.job_id, name=spec.name), *_open(tx, now, spec, number=0, base=spec.initial, epoch=0)]
 
 
 def _wish(tx: Tx, now: datetime, job: Job, spec: JobSpec) -> list[Fact]:
@@ -72,9 +85,26 @@ def fail(tx: Tx, now: datetime, job_id: str, reason: str) -> list[Fact]:
 
 
 def ready_to_merge(tx: Tx) -> list[Round]:
-    """Open rounds whose units have all been accepted: what the daemon should merge next, also after a restart."""
-    rounds = [rnd for rnd in tx.find(Round, state=RoundState.OPEN) if tx.count(WorkUnit, round_id=rnd.round_id)]
-    return [rnd for rnd in rounds if not tx.count(WorkUnit, round_id=rnd.round_id, state=(UnitState.OPEN, UnitState.LEASED))]
+    """Open rounds that wait for no more units: what the daemon should merge next, also after a restart."""
+    return [rnd for rnd in tx.find(Round, state=RoundState.OPEN) if _is_ready(tx, rnd)]
+
+
+def _is_ready(tx: Tx, rnd: Round) -> bool:
+    """Whether none of its units is under way, or its quorum has come; one that has no units yet waits for them, and any for its audits."""
+    of_it = {"round_id": rnd.round_id, "audits": ""}
+    waiting = tx.count(WorkUnit, **of_it, state=_WAITING)
+    if tx.count(WorkUnit, round_id=rnd.round_id, state=_WAITING) > waiting:
+        return False
+    if not waiting:
+        return tx.count(WorkUnit, **of_it) > 0
+    quorum = tx.must(Job, rnd.job_id).spec.method.quorum
+    return 0 < quorum <= tx.count(WorkUnit, **of_it, state=UnitState.ACCEPTED)
+
+
+def taken(tx: Tx, round_id: str) -> list[WorkUnit]:
+    """The units that a round which is ready merges, in their canonical order; from then on no other joins them."""
+    accepted = tx.find(WorkUnit, round_id=round_id, state=UnitState.ACCEPTED, audits="")
+    return sorted(accepted, key=lambda unit: (unit.index, unit.unit_id))
 
 
 def redo(tx: Tx, now: datetime, round_id: str, *, lost: Mapping[str, str]) -> list[Fact]:
@@ -101,14 +131,25 @@ def redo(tx: Tx, now: datetime, round_id: str, *, lost: Mapping[str, str]) -> li
     return facts
 
 
-def merged(tx: Tx, now: datetime, round_id: str, *, digest: str, size_bytes: int) -> list[Fact]:
+def merged(
+    tx: Tx,
+    now: datetime,
+    round_id: str,
+    *,
+    digest: str,
+    size_bytes: int,
+    outer: str | None = None,
+    step: str | None = None,
+    step_bytes: int = 0,
+) -> list[Fact]:
     """The round has become the next version. Journal it and go on; saying it twice changes nothing."""
     rnd = tx.must(Round, round_id)
     job = tx.must(Job, rnd.job_id)
     if rnd.state is not RoundState.OPEN or job.state is not JobState.RUNNING:
         return []
-    units = sorted(tx.find(WorkUnit, round_id=round_id), key=lambda unit: unit.index)
-    assert all(unit.state is UnitState.ACCEPTED and unit.update for unit in units), f"round {round_id} is not complete"
+    assert _is_ready(tx, rnd), f"round {round_id} still waits for units"
+    units = taken(tx, round_id)
+    behind = tuple(rnd.number - unit.spec.version for unit in units)
     version = Version(
         job_id=job.job_id,
         number=rnd.number + 1,
@@ -119,28 +160,71 @@ def merged(tx: Tx, now: datetime, round_id: str, *, digest: str, size_bytes: int
         updates=tuple((unit.unit_id, unit.update or "", unit.spec.samples) for unit in units),
         size_bytes=size_bytes,
         made_at=now,
+        staleness=behind if any(behind) else (),
+        outer=outer,
+        step=step,
+        step_bytes=step_bytes,
     )
     tx.insert(version)
     tx.put(close(rnd, RoundState.MERGED, now), replace(job, version=version.number))
-    samples = sum(unit.spec.samples for unit in units)
     facts: list[Fact] = [
-        RoundMerged(at=now, job_id=job.job_id, round_id=round_id, epoch=rnd.epoch, version=version.number, digest=digest, samples=samples)
+        RoundMerged(
+            at=now,
+            job_id=job.job_id,
+            round_id=round_id,
+            epoch=rnd.epoch,
+            version=version.number,
+            digest=digest,
+            samples=sum(unit.spec.samples for unit in units),
+            staleness=sum(behind) / max(len(behind), 1),
+        )
     ]
-    return facts + _after_version(tx, now, job, version)
+    return facts + _after_version(tx, now, job, version, rnd)
 
 
-def _after_version(tx: Tx, now: datetime, job: Job, version: Version) -> list[Fact]:
+def _after_version(tx: Tx, now: datetime, job: Job, version: Version, rnd: Round) -> list[Fact]:
+    spec = job.spec
+    over = stream.is_over(tx, spec, rnd) if spec.method.quorum else version.number % rounds_per_epoch(spec) == 0
+    if not over:
+        return _open(tx, now, spec, number=version.number, base=version.digest, epoch=rnd.epoch, before=rnd)
     facts: list[Fact] = []
-    test = None
-    if version.number % rounds_per_epoch(job.spec) == 0:
-        test = evaluation_unit(job.spec, version=version)
-        if test is None:
-            facts += settle.finish_epoch(tx, now, job.job_id, version.epoch)
-        else:
-            tx.insert(test)
-    if version.number < total_rounds(job.spec):
-        return facts + _open(tx, now, job.spec, number=version.number, base=version.digest)
+    test = evaluation_unit(spec, version=version)
+    if test is None:
+        facts += settle.finish_epoch(tx, now, job.job_id, version.epoch)
+    else:
+        tx.insert(test)
+    if rnd.epoch + 1 < spec.method.epochs:
+        return facts + _open(tx, now, spec, number=version.number, base=version.digest, epoch=rnd.epoch + 1)
     return facts if test is not None else facts + _end(tx, now, tx.must(Job, job.job_id), JobState.DONE, "all epochs merged")
+
+
+def cut_short(tx: Tx, now: datetime) -> list[Fact]:
+    """Give up the units that open rounds have waited for longer than their methods' ``grace_s``, where at least one has come."""
+    facts: list[Fact] = []
+    for rnd in tx.find(Round, state=RoundState.OPEN):
+        grace_s = tx.must(Job, rnd.job_id).spec.method.grace_s
+        if not grace_s or now - rnd.opened_at < timedelta(seconds=grace_s) or not taken(tx, rnd.round_id):
+            continue
+        late = tx.find(WorkUnit, round_id=rnd.round_id, state=_WAITING, audits="")
+        for unit in late:
+            facts += abandon(tx, now, unit, LeaseReason.ROUND_CLOSED)
+        if late:
+            samples = sum(unit.spec.samples for unit in late)
+            facts.append(RoundCutShort(at=now, job_id=rnd.job_id, round_id=rnd.round_id, epoch=rnd.epoch, units=len(late), samples=samples))
+    return facts
+
+
+def skip(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
+    """Go on without a unit that no node can bring to a finite end: its round merges the others, or its version has no quality."""
+    spec = unit.spec
+    facts = abandon(tx, now, unit, LeaseReason.NOT_FINITE)
+    facts.append(
+        UnitSkipped(at=now, job_id=spec.job_id, unit_id=unit.unit_id, round_id=unit.round_id, epoch=spec.epoch, samples=spec.samples)
+    )
+    if spec.kind is UnitKind.EVALUATE:
+        return facts + epoch_over(tx, now, spec.job_id, spec.epoch)
+    stream.refill(tx, unit)
+    return facts
 
 
 def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) -> list[Fact]:
@@ -156,33 +240,39 @@ def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) 
     facts: list[Fact] = [
         VersionEvaluated(at=now, job_id=spec.job_id, version=spec.version, epoch=spec.epoch, loss=loss, accuracy=accuracy, samples=samples)
     ]
-    facts += settle.finish_epoch(tx, now, spec.job_id, spec.epoch)
-    job = tx.must(Job, spec.job_id)
-    waiting = tx.count(WorkUnit, job_id=spec.job_id, state=(UnitState.OPEN, UnitState.LEASED))
-    if job.state is JobState.RUNNING and job.version == total_rounds(job.spec) and not waiting:
-        facts += _end(tx, now, job, JobState.DONE, "all epochs merged and evaluated")
-    return facts
+    return facts + epoch_over(tx, now, spec.job_id, spec.epoch)
 
 
-def _open(tx: Tx, now: datetime, spec: JobSpec, *, number: int, base: str) -> list[Fact]:
-    rnd = open_round(spec, number=number, base=base, now=now)
-    units = local.units_for(tx, now, spec, rnd) if spec.local else units_of(spec, rnd)
-    tx.insert(rnd, *units)
-    if tx.get(Epoch, spec.job_id, rnd.epoch) is None:
-        tx.insert(Epoch(job_id=spec.job_id, number=rnd.epoch, started_at=now))
-    return [RoundOpened(at=now, job_id=spec.job_id, round_id=rnd.round_id, epoch=rnd.epoch, units=len(units))]
+def epoch_over(tx: Tx, now: datetime, job_id: str, epoch: int) -> list[Fact]:
+    """An epoch's books are closed; where nothing of the job is left to train or evaluate, it is done."""
+    facts = settle.finish_epoch(tx, now, job_id, epoch)
+    job = tx.must(Job, job_id)
+    left = tx.count(Round, job_id=job_id, state=RoundState.OPEN) + tx.count(WorkUnit, job_id=job_id, state=_WAITING)
+    return (
+        facts if left or job.state is not JobState.RUNNING else facts + _end(tx, now, job, JobState.DONE, "all epochs merged and evaluated")
+    )
+
+
+def _open(tx: Tx, now: datetime, spec: JobSpec, *, number: int, base: str, epoch: int, before: Round | None = None) -> list[Fact]:
+    """Open round ``number``; ``before`` is the round it follows in its epoch, whose units under way go on in it."""
+    rnd = open_round(spec, number=number, base=base, now=now, epoch=epoch)
+    tx.insert(rnd)
+    if tx.get(Epoch, spec.job_id, epoch) is None:
+        tx.insert(Epoch(job_id=spec.job_id, number=epoch, started_at=now))
+    facts: list[Fact] = []
+    if spec.method.quorum:
+        facts += stream.move_on(tx, now, spec, rnd, before) if before is not None else []
+        stream.fill(tx, spec, rnd)
+    else:
+        tx.insert(*(local.units_for(tx, now, spec, rnd) if spec.local else units_of(spec, rnd)))
+    waiting = tx.count(WorkUnit, round_id=rnd.round_id, state=_WAITING)
+    return [*facts, RoundOpened(at=now, job_id=spec.job_id, round_id=rnd.round_id, epoch=epoch, units=waiting)]
 
 
 def _end(tx: Tx, now: datetime, job: Job, state: JobState, reason: str) -> list[Fact]:
     facts: list[Fact] = []
-    for lease in tx.find(Lease, job_id=job.job_id, state=LIVE):
-        ended = end(lease, LeaseState.REVOKED, LeaseReason.JOB_ENDED, now)
-        tx.put(ended)
-        facts.append(lease_ended(ended, now))
-    for unit in tx.find(WorkUnit, job_id=job.job_id, state=(UnitState.OPEN, UnitState.LEASED)):
-        abandoned = replace(unit, state=UnitState.ABANDONED)
-        tx.put(abandoned)
-        facts += settle.settle_unit(tx, now, abandoned)
+    for unit in tx.find(WorkUnit, job_id=job.job_id, state=_WAITING):
+        facts += abandon(tx, now, unit, LeaseReason.JOB_ENDED)
     for rnd in tx.find(Round, job_id=job.job_id, state=RoundState.OPEN):
         tx.put(close(rnd, RoundState.ABANDONED, now))
     tx.put(replace(job, state=state, reason=reason))

@@ -1,0 +1,52 @@
+"""A unit is a pure function, so one that ends in NaN or infinity on two nodes would do so on every other: that is its result.
+
+What follows is the owner's choice (`core.method.NotFinite`): the job stops and says which samples did it, or goes on without them.
+A single node is not believed while there is another one that can be asked: it may be broken, or lying.
+"""
+
+from datetime import datetime
+
+from gridsched.core.facts import Fact
+from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Job
+from gridsched.core.lease import Lease, LeaseReason
+from gridsched.core.method import NotFinite
+from gridsched.core.work import UnitKind, WorkUnit
+from gridsched.flow import advance, timing
+from gridsched.ports import Tx
+
+__all__ = ["settled"]
+
+_ENOUGH_TRIES = 5
+"""Of one node, though there are others that could do it and never come to it."""
+
+
+def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
+    """What comes of ``unit``, which has just been refused as not finite; nothing where another node is to try it first."""
+    tries = [lease.node_id for lease in tx.find(Lease, unit_id=unit.unit_id, reason=LeaseReason.NOT_FINITE)]
+    job = tx.must(Job, unit.spec.job_id)
+    enough = _ENOUGH_TRIES if _others(tx, job, unit, tries) else 2
+    if len(set(tries)) < 2 and len(tries) < enough:
+        return []
+    if job.spec.method.not_finite is NotFinite.SKIP:
+        return advance.skip(tx, now, unit)
+    return advance.fail(tx, now, job.job_id, f"{_told(unit)} ended in NaN or infinity on {' and '.join(sorted(set(tries)))}; {_REMEDY}")
+
+
+_REMEDY = "lower the learning rate, look at these samples, or submit with not_finite = skip to go on without them"
+
+
+def _others(tx: Tx, job: Job, unit: WorkUnit, tried: list[str]) -> bool:
+    """Whether a node that is there and has not tried the unit could."""
+    nodes = tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)
+    able = [n.node_id for n in nodes if unit.only_node in ("", n.node_id) and n.node_id not in tried and timing.can_run(n, job.spec)]
+    return any(presence.present for presence in tx.find(Presence, node_id=tuple(able)))
+
+
+def _told(unit: WorkUnit) -> str:
+    spec = unit.spec
+    if spec.kind is UnitKind.EVALUATE:
+        return f"the evaluation {unit.unit_id} of version {spec.version}"
+    place = f"positions {spec.start} to {spec.stop} of the order of epoch {spec.epoch}"
+    where = f" over samples {spec.first} to {spec.first + spec.of}" if spec.of else ""
+    return f"unit {unit.unit_id} of round {unit.round_id.rpartition('.r')[2]} ({place}{where})"
