@@ -42,6 +42,7 @@ _DEATHS = 5
 _OBSTINATE_S = 30.0
 _LEAVE_S = 5.0
 _SHORTEST_SAVE_S = 0.2
+_SOON_S = 0.25  # that a unit has begun may wait for its end to be told with it; that one has stopped may not
 _REMEMBERED = 16
 
 
@@ -132,12 +133,14 @@ class Agent:
     def tick(self) -> None:
         """One turn."""
         now_s = self._monotonic()
-        self._supply.turn(now_s)
         self._finished.post(now_s)
         if self._device.look(now_s):
             self.contact.hurry()
         self.contact.look()
         order = self._order()
+        if order is not None and order.desired == "run":
+            self._supply.foresee(order.unit.base)
+        self._supply.turn(now_s)
         action = next_action(order, self._local(order, now_s))
         self._move(action, order, now_s)
         self._watch_child(now_s)
@@ -148,12 +151,8 @@ class Agent:
 
     def drain(self) -> None:
         """Take what has come in, without waiting."""
-        while True:
-            try:
-                take = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            take()
+        while not self._inbox.empty():
+            self._inbox.get()()
 
     def _listen(self, seconds: float) -> None:
         try:
@@ -246,7 +245,7 @@ class Agent:
         else:
             assert order is not None
             self._move_to(action, order, now_s)
-        self.contact.hurry()
+        self.contact.hurry(within_s=_SOON_S if action.move is Move.START else 0.0)
 
     def _move_to(self, action: Action, order: Order, now_s: float) -> None:
         if action.move is Move.START:
@@ -344,7 +343,7 @@ class Agent:
             self._note_stuck("child", event.stuck)
             self._home.set_effort(held.order.lease_id, held.steps_executed)
             if (held.phase, held.saved) != before:
-                self.contact.hurry()
+                self.contact.hurry(within_s=_SOON_S if held.phase is Phase.RUNNING else 0.0)
         elif isinstance(event, Failed):
             self._refuse(held, event.detail, now_s)
         else:

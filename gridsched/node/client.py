@@ -14,13 +14,16 @@ from gridsched.core import errors
 from gridsched.core.errors import GridschedError, InvalidInput, MessageError, NotFound, Unreachable
 from gridsched.wire import ConsentChoice, HandOver, Hello, Join, Joined, Orders, Problem, Statement, Sync, UpdateNotice, decode, encode
 
-__all__ = ["PIECE_BYTES", "Client", "error_from"]
+__all__ = ["PIECE_BYTES", "SMALL_BYTES", "Client", "error_from"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 4 << 20
 """What one request uploads at most: a cut costs no more than this."""
+
+SMALL_BYTES = 1 << 20
+"""A file up to this size is sent at once: asking first what of it is there would take as long as sending it again."""
 
 _CHUNK_BYTES = 1 << 18
 _NAMED: Mapping[str, type[GridschedError]] = MappingProxyType(
@@ -95,9 +98,9 @@ class Client:
             return _decoded(answer, Statement)
 
     def upload(self, digest: str, path: Path) -> None:
-        """Send the file's bytes, going on where an earlier attempt was cut; nothing is sent that is there already."""
+        """Send the file's bytes. A large file goes on where an earlier attempt was cut, and none of it is sent that is there already."""
         total = path.stat().st_size
-        offset = self._received(digest, total)
+        offset = self._received(digest, total) if total > SMALL_BYTES else 0
         with path.open("rb") as file:
             while offset < total:
                 file.seek(offset)

@@ -1,6 +1,7 @@
 """What is said to the daemon and what it said last: hello, sync, the owner's choice."""
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -78,6 +79,7 @@ class Contact:
         self._calling = False
         self._failures = 0
         self._due_s = 0.0
+        self._news_s = math.inf
         self._stamp = -1
         self._unsent: Choice | None = None
         self._silent_at_s = 0.0
@@ -125,7 +127,7 @@ class Contact:
         """Say what is due, if nothing is being said."""
         if self._calling or self.fatal is not None:
             return
-        if now_s < self._due_s and (self._failures or self._unsent is None):
+        if now_s < min(self._due_s, self._news_s) and (self._failures or self._unsent is None):
             return
         if not self._greeted:
             self._data_stamp = self._home.local.stamp()
@@ -135,13 +137,14 @@ class Contact:
             message = choice_message(choice, self._wall.now(), self.speed)
             self._call(lambda client: client.choose(message), lambda: self._chosen(choice))
         else:
+            self._news_s = math.inf
             message_of = self._compose()
             self._call(lambda client: client.sync(message_of()), lambda: None)
 
-    def hurry(self) -> None:
-        """Something has changed: report it with the next turn, unless the daemon is away."""
+    def hurry(self, *, within_s: float = 0.0) -> None:
+        """Something has changed: report it with the next turn, or some time ``within_s``; unless the daemon is away."""
         if not self._failures:
-            self._due_s = 0.0
+            self._news_s = min(self._news_s, self._monotonic() + within_s)
 
     def trains_with(self, runtime: str) -> None:
         """The child's hardware class; the daemon is told where it differs from what it was told before."""
@@ -160,13 +163,19 @@ class Contact:
             self._silent_at_s = said_s + orders.order.ttl_s / self.speed
             self._start_at_s = said_s + orders.order.wait_s / self.speed
 
+    def reported(self, orders: Orders, said_s: float) -> None:
+        """Take orders that answer the end of a lease: what could wait to be told of that lease need not be told any more."""
+        if self._news_s > self._monotonic():
+            self._news_s = math.inf
+        self.hear(orders, said_s)
+
     def missed(self, error: GridschedError, now_s: float) -> None:
         """A call failed; the daemon is left alone for a while, or for good."""
         if isinstance(error, _FATAL):
             self.fatal = error
         if not self._failures:
             log.warning("no contact with the daemon: %s", error, extra={"action": "contact_lost"})
-        self.connected = False
+        self.connected, self._news_s = False, math.inf
         self._due_s = now_s + backoff_s(self._failures, first_s=0.25, longest_s=15.0)
         self._failures += 1
 

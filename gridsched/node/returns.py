@@ -179,7 +179,7 @@ class Returns:
 
         def answered(orders: Orders) -> None:
             self._closed(parcel, None)
-            self._contact.hear(orders, said[0])
+            self._contact.reported(orders, said[0])
 
         def failed(error: GridschedError) -> None:
             if isinstance(error, _FINAL) and not isinstance(error, DuplicateIdentity):

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Supply:
-    """``got`` is told of each blob that lies in the cache; ``stuck`` of a full disk, and of its end."""
+    """``got`` is told of each blob that was asked for and lies in the cache; ``stuck`` of a full disk, and of its end."""
 
     def __init__(self, cache: BlobCache, line: Line, *, got: Callable[[str], None], stuck: Callable[[str, str], None]) -> None:
         self._cache = cache
@@ -23,6 +23,8 @@ class Supply:
         self._got = got
         self._stuck = stuck
         self._wanted: list[str] = []
+        self._asked: set[str] = set()
+        self._foreseen = ""
         self._busy = False
         self._failures = 0
         self._wait = False
@@ -30,6 +32,15 @@ class Supply:
 
     def order(self, digest: str) -> None:
         """The child needs that blob."""
+        self._asked.add(digest)
+        if digest not in self._wanted:
+            self._wanted.append(digest)
+
+    def foresee(self, digest: str) -> None:
+        """The child will need that blob: fetch it before it asks. Said again and again of one blob, it is done once."""
+        if digest == self._foreseen:
+            return
+        self._foreseen = digest
         if digest not in self._wanted:
             self._wanted.append(digest)
 
@@ -47,7 +58,9 @@ class Supply:
             self._busy, self._failures = False, 0
             self._wanted.remove(digest)
             self._stuck("cache", "")
-            self._got(digest)
+            if digest in self._asked:
+                self._asked.remove(digest)
+                self._got(digest)
 
         def failed(error: GridschedError) -> None:
             self._busy, self._wait = False, True

@@ -225,6 +225,39 @@ def test_a_delayed_start_waits(bench: Bench, daemon: FakeDaemon, spec: UnitSpec)
     assert bench.straw.told == ["train"]
 
 
+def test_what_a_unit_starts_from_is_fetched_while_its_start_is_waited_for(
+    bench: Bench, daemon: FakeDaemon, spec: UnitSpec, home: Home
+) -> None:
+    daemon.order, daemon.sync_every_s = order(spec, wait_s=5.0), 1000.0
+    bench.turn()
+    assert (home.blobs / spec.base).read_bytes() == daemon.blobs[spec.base]
+    assert bench.straw.told == [], "nobody has asked for it yet"
+
+
+def test_that_a_unit_has_begun_is_told_with_its_end_where_that_comes_soon(bench: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:
+    daemon.order, daemon.sync_every_s = order(spec), 1000.0
+    bench.turn(times=2)
+    syncs = len(daemon.of(wire.Sync))
+    bench.straw.at(3)
+    bench.finish(spec)
+    bench.turn(times=1)
+    assert len(daemon.of(wire.UpdateNotice)) == 1
+    bench.turn(1.0)
+    assert len(daemon.of(wire.Sync)) == syncs
+
+
+def test_what_changes_while_a_report_is_under_way_is_told_with_the_next(working: Bench, daemon: FakeDaemon) -> None:
+    daemon.sync_every_s = 1000.0
+    working.turn(1.0)
+    working.now_s += 1000.0
+    working.agent.tick()  # says its sync; the answer waits in the inbox
+    working.sample = DeviceSample(free_disk_bytes=10**12, on_battery=True)
+    working.now_s += 2.0
+    working.agent.tick()
+    working.turn()
+    assert daemon.of(wire.Sync)[-1].device == "on_battery"
+
+
 def test_silence_pauses_at_the_end_of_the_leases_life_and_an_answer_ends_it(working: Bench, daemon: FakeDaemon) -> None:
     daemon.stop()
     working.turn(58.0)

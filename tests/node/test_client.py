@@ -93,6 +93,7 @@ def test_an_upload_cut_in_the_middle_goes_on_from_there(
     daemon: FakeDaemon, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(client_module, "SMALL_BYTES", 1000)
     data = bytes(range(256)) * 20
     digest = daemon.put(data)
     del daemon.blobs[digest]
@@ -106,11 +107,27 @@ def test_an_upload_cut_in_the_middle_goes_on_from_there(
     assert daemon.blobs[digest] == data
 
 
-def test_what_is_stored_already_is_not_sent_again(daemon: FakeDaemon, client: Client, tmp_path: Path) -> None:
+def test_what_is_stored_already_is_not_sent_again(
+    daemon: FakeDaemon, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SMALL_BYTES", 4)
     file = tmp_path / "blob"
     file.write_bytes(b"known")
     client.upload(daemon.put(b"known"), file)
     assert [method for method, _ in daemon.calls] == ["HEAD"]
+
+
+def test_a_small_file_is_one_request_and_one_that_was_cut_is_sent_again(daemon: FakeDaemon, client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"an update")
+    digest = daemon.put(b"an update")
+    del daemon.blobs[digest]
+    daemon.faults.append(Fault("/v1/blobs/", "cut", method="PUT"))
+    with pytest.raises(Unreachable):
+        client.upload(digest, file)
+    client.upload(digest, file)
+    assert daemon.blobs[digest] == b"an update"
+    assert [method for method, _ in daemon.calls] == ["PUT", "PUT"]
 
 
 def test_a_download_cut_in_the_middle_goes_on_from_there(daemon: FakeDaemon, client: Client, tmp_path: Path) -> None:
