@@ -1,13 +1,9 @@
-"""A model owner's side: from a job file to a submitted job, and from a job's version back to the owner's module.
+"""A model owner's way in: from a job file to a submitted job, or to the jobs of an ensemble's members.
 
 The owner's Python runs here and only here. What leaves is a program (a graph from an allow-list), a dataset and numbers.
 """
 
-import csv
-import gzip
 import hashlib
-import io
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +13,19 @@ import msgspec
 import numpy as np
 
 from gridsched.clock import SystemClock
-from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
+from gridsched.core.errors import DatasetError, ProgramError
 from gridsched.core.job import Dataset, JobSpec
 from gridsched.core.method import Method
 from gridsched.remote import Operator
 from gridsched.train.dataset import DatasetManifest, write_dataset
-from gridsched.train.jobfile import JobFile, load_jobfile
-from gridsched.train.program import from_bytes, to_bytes
-from gridsched.train.tensors import Array, tensors_to_bytes
-from gridsched.train.version import initial_version, owner_tensors, read_version
+from gridsched.train.draws import draw_key
+from gridsched.train.jobfile import BAGGING, ONE_CLASS, JobFile, load_jobfile
+from gridsched.train.partition import Partition, cut, reordered
+from gridsched.train.program import to_bytes
+from gridsched.train.tensors import Array
+from gridsched.train.version import initial_version
 
-__all__ = ["Submission", "add_dataset", "fetch", "prepare", "read_table", "submit"]
+__all__ = ["Submission", "add_dataset", "prepare", "submit"]
 
 _SHARD_SAMPLES = 4096
 _LATER: Mapping[str, Mapping[str, object]] = {
@@ -55,10 +53,20 @@ Put = Callable[[bytes], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a job file came to; ``blobs`` by digest are what the daemon must hold before it takes ``spec``."""
+    """What a job file came to: one job, or one for each member of an ensemble. ``blobs`` by digest must be stored before them."""
 
-    spec: JobSpec
+    specs: tuple[JobSpec, ...]
     blobs: Mapping[str, bytes]
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job, or the first member's."""
+        return self.specs[0]
+
+    @property
+    def name(self) -> str:
+        """What to watch, fetch or cancel: the ensemble, or the job."""
+        return self.spec.ensemble or self.spec.job_id
 
 
 def prepare(
@@ -73,7 +81,7 @@ def prepare(
     """Run the job file, trace its model, cut its dataset. ``changes`` override settings of its method; ``wishes`` are those of `JobSpec`.
 
     The job's id follows from all that decides its bits, so submitting the same thing again is the same job; with other
-    wishes, that job gets those. Needs torch.
+    wishes, that job gets those. So it is with an ensemble and its members. Needs torch.
     """
     job = load_jobfile(path)
     method = replace(job.method, **_given(changes or {}))
@@ -85,9 +93,11 @@ def prepare(
         return digest
 
     train, test = job.dataset()
+    train, parts = _in_parts(job, train, seed)
     program, initial, needed_bytes = _export(job, method, train, put)
     manifest = _store_dataset(train, f"{job.name}-train", job.attribution, put)
-    held_out = _store_dataset(test, f"{job.name}-test", job.attribution, put) if test else None
+    tests = _tests(job, test, put)
+    held_out = replace(tests[0], shards=tuple(shard for one in tests for shard in one.shards)) if tests else None
     spec = JobSpec(
         job_id="pending",
         name=name or job.name,
@@ -101,9 +111,73 @@ def prepare(
         method=method,
         zone=zone,
         memory_bytes=needed_bytes,
+        parts=parts,
+        local=job.local,
         **(wishes or {}),
     )
-    return Submission(spec=replace(spec, job_id=_id_of(spec)), blobs=blobs)
+    if method.name not in (BAGGING, ONE_CLASS):
+        return Submission(specs=(replace(spec, job_id=_id_of(spec)),), blobs=blobs)
+    members = _members(spec, job.members)
+    if method.name == ONE_CLASS and tests:
+        members = _on_own_tests(members, tests, put)
+    return Submission(specs=members, blobs=blobs)
+
+
+def _in_parts(job: JobFile, train: Mapping[str, Array], seed: int) -> tuple[Mapping[str, Array], tuple[int, ...]]:
+    """The samples with those of each part next to one another, and the parts' sizes; as they are, where the job has no partition."""
+    if job.partition is None:
+        return train, ()
+    chosen = cut(train, job.partition, seed=seed) if isinstance(job.partition, Partition) else job.partition(train)
+    if job.method.name == ONE_CLASS:
+        _demand_classes(train["y"])
+    if isinstance(job.partition, Partition) and job.partition.by == "owner" and job.partition.field not in job.example_batch():
+        train = {name: array for name, array in train.items() if name != job.partition.field}  # whose it is concerns nobody further
+    return reordered(train, chosen)
+
+
+def _demand_classes(y: Array) -> None:
+    labels = np.unique(y)
+    if not np.array_equal(labels, np.arange(len(labels))):
+        raise DatasetError(f"{ONE_CLASS} needs labels from 0 without a gap in field y, since class c is member c's; got {labels[:20]}")
+
+
+def _tests(job: JobFile, test: Mapping[str, Array], put: Put) -> list[DatasetManifest]:
+    """The held-out samples; label by label, where each member knows one and is to be tried on that alone. None, if there are none."""
+    if not test:
+        return []
+    name = f"{job.name}-test"
+    if job.method.name != ONE_CLASS:
+        return [_store_dataset(test, name, job.attribution, put)]
+    _demand_classes(test["y"])
+    of_label = [test["y"] == label for label in np.unique(test["y"])]
+    return [_store_dataset({field: array[own] for field, array in test.items()}, name, job.attribution, put) for own in of_label]
+
+
+def _on_own_tests(members: Sequence[JobSpec], tests: Sequence[DatasetManifest], put: Put) -> tuple[JobSpec, ...]:
+    if len(tests) != len(members):
+        raise DatasetError(f"the training samples have {len(members)} labels and the test {len(tests)}; they need the same ones")
+    of_each = zip(members, tests, strict=True)
+    return tuple(replace(member, test_dataset=put(one.to_bytes()), test_samples=one.samples) for member, one in of_each)
+
+
+def _members(spec: JobSpec, bags: int) -> tuple[JobSpec, ...]:
+    """A job for each member: on samples of the whole drawn with replacement, or on a part of its own.
+
+    The ensemble's name does not depend on how many draw, so that one with more of them goes on from those that are there.
+    """
+    ensemble = _id_of(spec)
+    return tuple(
+        replace(
+            spec,
+            job_id=f"{ensemble}-m{member}",
+            ensemble=ensemble,
+            member=member,
+            part=-1 if bags else member,
+            bag=member if bags else -1,
+            seed=draw_key("member", spec.seed, member),
+        )
+        for member in range(bags or len(spec.parts))
+    )
 
 
 def _given(changes: Mapping[str, object]) -> dict[str, Any]:
@@ -116,7 +190,8 @@ def _export(job: JobFile, method: Method, train: Mapping[str, Array], put: Put) 
         from gridsched.train.export import export, unit_bytes  # torch, which only owners and nodes have
     except ImportError as error:
         raise ProgramError("tracing a model needs PyTorch; install it with: pip install 'gridsched[train]'") from error
-    program, tensors = export(job.model(), job.example_batch(), job.loss)
+    # One score is no choice among classes, though it may have the shape of one.
+    program, tensors = export(job.model(), job.example_batch(), job.loss, target="" if method.name == ONE_CLASS else "y")
     size = method.micro_batch or method.batch_size
     batch = {field.name: np.ascontiguousarray(np.resize(train[field.name][:size], (size, *field.shape))) for field in program.fields}
     needed = unit_bytes(program, tensors, batch, method.inner)
@@ -146,12 +221,13 @@ def _without_defaults(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def submit(operator: Operator, submission: Submission, *, progress: Callable[[int], None] | None = None) -> JobSpec:
-    """Store what the daemon lacks, then hand the job in. ``progress`` is told the bytes of each stored blob."""
+    """Store what the daemon lacks, then hand the job in, or all members. ``progress`` is told the bytes of each stored blob."""
     for data in submission.blobs.values():
         operator.put_blob(data)
         if progress is not None:
             progress(len(data))
-    operator.post("/v1/jobs", submission.spec)
+    for spec in submission.specs:
+        operator.post("/v1/jobs", spec)
     return submission.spec
 
 
@@ -170,59 +246,3 @@ def add_dataset(operator: Operator, name: str, fields: Mapping[str, Array], *, a
     )
     operator.post("/v1/datasets", dataset)
     return dataset
-
-
-def fetch(operator: Operator, job_id: str, *, number: int | None = None) -> tuple[bytes, dict[str, Any]]:
-    """A version (the newest unless ``number`` is given) as safetensors with the names of ``module.state_dict()``, and its journal row."""
-    versions = operator.get(f"/v1/jobs/{job_id}/versions")
-    chosen = [v for v in versions if number is None or v["number"] == number]
-    if not chosen:
-        raise InvalidInput(f"job {job_id} has no version {number}; it has 0 to {len(versions) - 1}")
-    row: dict[str, Any] = max(chosen, key=lambda v: v["number"])
-    program, _ = from_bytes(operator.get_blob(operator.get(f"/v1/jobs/{job_id}")["spec"]["program"]))
-    version = read_version(operator.get_blob(str(row["digest"])))
-    return tensors_to_bytes(owner_tensors(program, version)), row
-
-
-def read_table(path: Path, *, label: str) -> dict[str, Array]:
-    """Fields of a dataset from a file: ``.npz`` arrays by name, or a CSV (``.gz`` too) as ``x`` float32 and ``y`` from column ``label``."""
-    if not path.is_file():
-        raise DatasetError(f"there is no file {path}")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    names, rows = _csv(path)
-    if label not in names:
-        raise DatasetError(f"{path} has no column {label!r}; name the label with --label, one of {', '.join(names[-5:])}")
-    columns = {name: _numbers([row[place] for row in rows], f"{path}: column {name!r}") for place, name in enumerate(names)}
-    labels = columns.pop(label)
-    return {"x": np.stack(list(columns.values()), axis=1).astype(np.float32), "y": labels}
-
-
-def _csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows, every row as long as the header."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        names, *rows = csv.reader(io.StringIO(text, newline=""))
-    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as CSV: {error}") from error
-    rows = [row for row in rows if row]
-    ragged = next((number for number, row in enumerate(rows, start=1) if len(row) != len(names)), None)
-    if ragged or len(set(names)) != len(names) or len(names) < 2 or not rows:
-        what = f"row {ragged} is not as long as the header" if ragged else "it needs rows below a header of two or more distinct names"
-        raise DatasetError(f"{path} cannot be read as a table: {what}")
-    return names, rows
-
-
-def _numbers(cells: Sequence[str], where: str) -> Array:
-    """Whole numbers as int64, others as float32."""
-    try:
-        if all(cell.strip().lstrip("+-").isdecimal() for cell in cells):
-            return np.array([int(cell) for cell in cells], dtype=np.int64)
-        values = np.array([float(cell) for cell in cells], dtype=np.float32)
-    except (ValueError, OverflowError) as error:
-        raise DatasetError(f"{where} has text or gaps; a dataset needs numbers in every row") from error
-    if not np.isfinite(values).all():
-        raise DatasetError(f"{where} has text or gaps; a dataset needs numbers in every row")
-    return values

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +14,18 @@ from rich.table import Table
 
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, out
 from gridsched.core.errors import InvalidInput
+from gridsched.core.job import JobSpec
 from gridsched.core.quantity import quantity
 from gridsched.core.units import MICRO, kwh, utc
 from gridsched.remote import Operator
 
-__all__ = ["app", "datasets"]
+__all__ = ["JobArgument", "app", "datasets"]
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: submit, watch, fetch.")
 datasets = typer.Typer(no_args_is_help=True, help="Datasets by name.")
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job, or an ensemble of jobs.")]
+Look = Callable[[Operator, list[Any]], tuple[Table, list[str]]]
 
 _POLL_S = 1.0
 
@@ -37,9 +42,10 @@ def add_dataset(
 ) -> None:
     """Store a dataset's samples as shards under a name."""
     from gridsched import owner
+    from gridsched.train.tables import read_table
 
     with daemon_at(site, url, token) as daemon:
-        added = owner.add_dataset(daemon, name, owner.read_table(file, label=label), attribution=attribution)
+        added = owner.add_dataset(daemon, name, read_table(file, label=label), attribution=attribution)
     out.print(f"dataset [bold]{name}[/bold]: {added.samples} samples, {added.size_bytes / 1e6:.2f} MB, manifest {added.digest[:12]}")
 
 
@@ -80,11 +86,22 @@ def submit(
         with Progress(console=out, transient=True) as progress:
             bar = progress.add_task("storing", total=sum(map(len, made.blobs.values())))
             spec = owner.submit(daemon, made, progress=lambda size: progress.advance(bar, size))
-    method = spec.method
-    out.print(f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {method.epochs} epochs, units of {spec.unit_samples} samples")
+    out.print(_submitted(spec, members=len(made.specs)))
     if spec.deadline is not None:
         out.print(f"due by {spec.deadline:%Y-%m-%d %H:%M} UTC; its hours: gridsched schedule show {spec.job_id}")
-    out.print(f"next: gridsched job watch {spec.job_id}")
+    out.print(f"next: gridsched job watch {made.name}")
+
+
+def _submitted(spec: JobSpec, *, members: int) -> str:
+    """What was handed in, in a line or two."""
+    epochs, parts = f"{spec.method.epochs} epochs", ", ".join(map(str, spec.parts))
+    if spec.ensemble:
+        what = f"a part each: {parts}" if spec.parts else f"{spec.samples} samples each, drawn with replacement"
+        return f"ensemble [bold]{spec.ensemble}[/bold]: {members} members, {epochs}, {what}"
+    if spec.parts:
+        units = f"{min(spec.units_at_once, len(spec.parts))} of {len(spec.parts)} parts in a round"
+        return f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {epochs}, {units}; their samples: {parts}"
+    return f"job [bold]{spec.job_id}[/bold]: {spec.samples} samples, {epochs}, units of {spec.unit_samples} samples"
 
 
 def _wishes(deadline: str, priority: int, *, top_up: bool, below: str) -> dict[str, Any]:
@@ -111,27 +128,58 @@ def list_jobs(site: SiteOption = None, url: UrlOption = None, token: TokenOption
 
 
 @app.command()
-def watch(job_id: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
-    """Follow a job until it ends."""
+def watch(name: JobArgument, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
+    """Follow a job, or all members of an ensemble, until the end."""
+    from gridsched.trained import jobs_of
+
     with daemon_at(site, url, token) as daemon:
+        ids = [job["job_id"] for job in jobs_of(daemon, name)]
+        look = _look_at_members if len(ids) > 1 else _look_at_job
         if out.is_terminal:
             with Live(console=out, auto_refresh=False) as live:
-                state = _follow(daemon, job_id, lambda table, _: live.update(table, refresh=True))
+                states = _follow(daemon, ids, look, lambda table, _: live.update(table, refresh=True))
         else:
-            seen: set[int] = set()
-            state = _follow(daemon, job_id, lambda _, epochs: _lines(epochs, seen))
-    out.print(f"job {job_id} is {state['state']}: {state['reason']}" if state["reason"] else f"job {job_id} is {state['state']}")
-    if state["state"] != "done":
+            seen: set[str] = set()
+            states = _follow(daemon, ids, look, lambda _, lines: _tell(lines, seen))
+    for state in states:
+        out.print(f"job {state['job_id']} is {state['state']}" + (f": {state['reason']}" if state["reason"] else ""))
+    if any(state["state"] != "done" for state in states):
         raise typer.Exit(1)
 
 
-def _follow(daemon: Operator, job_id: str, show: Any) -> Any:
+def _follow(daemon: Operator, ids: list[str], look: Look, show: Callable[[Table, list[str]], object]) -> list[Any]:
     while True:
-        state, epochs = daemon.get(f"/v1/jobs/{job_id}"), daemon.get(f"/v1/jobs/{job_id}/epochs")
-        show(_table(job_id, state, epochs), epochs)
-        if state["state"] != "running":
-            return state
+        states = [daemon.get(f"/v1/jobs/{job_id}") for job_id in ids]
+        show(*look(daemon, states))
+        if all(state["state"] != "running" for state in states):
+            return states
         time.sleep(_POLL_S)
+
+
+def _tell(lines: list[str], seen: set[str]) -> None:
+    """Print each line once."""
+    for line in lines:
+        if line not in seen:
+            seen.add(line)
+            out.print(line)
+
+
+def _look_at_job(daemon: Operator, states: list[Any]) -> tuple[Table, list[str]]:
+    """A job's epochs as a table, and a line for each that has ended."""
+    (state,) = states
+    epochs = daemon.get(f"/v1/jobs/{state['job_id']}/epochs")
+    return _table(state["job_id"], state, epochs), [_line(row) for row in epochs if row["ended_at"] is not None]
+
+
+def _look_at_members(_: Operator, states: list[Any]) -> tuple[Table, list[str]]:
+    """An ensemble's members as a table, and a line for each that has ended."""
+    title = f"{states[0]['spec']['ensemble']}: {sum(state['state'] == 'done' for state in states)} of {len(states)} members done"
+    table = Table("member", "state", "epoch", "version", "accuracy", title=title, title_justify="left")
+    for state in states:
+        accuracy = "" if state["accuracy"] is None else f"{state['accuracy']:.2%}"
+        table.add_row(str(state["spec"]["member"]), state["state"], str(state["epoch"]), str(state["version"]), accuracy)
+    ended = [state for state in states if state["state"] != "running"]
+    return table, [f"member {state['spec']['member']} is {state['state']} at version {state['version']}" for state in ended]
 
 
 def _table(job_id: str, state: Any, epochs: list[Any]) -> Table:
@@ -151,32 +199,33 @@ def _row(row: Any) -> list[str]:
     return [str(row["number"]), *quality, *figures, *money]
 
 
-def _lines(epochs: list[Any], seen: set[int]) -> None:
-    """One line for each epoch that has ended since the last look."""
-    for row in epochs:
-        if row["ended_at"] is not None and row["number"] not in seen:
-            seen.add(row["number"])
-            number, accuracy, loss, useful, wasted, idle, _, reward = _row(row)
-            out.print(
-                f"epoch {number}: accuracy {accuracy}, loss {loss}, {useful} Wh useful, {wasted} wasted, {idle} idle, reward {reward} EUR"
-            )
+def _line(row: Any) -> str:
+    """An ended epoch in a line."""
+    number, accuracy, loss, useful, wasted, idle, _, reward = _row(row)
+    return f"epoch {number}: accuracy {accuracy}, loss {loss}, {useful} Wh useful, {wasted} wasted, {idle} idle, reward {reward} EUR"
 
 
 @app.command()
 def fetch(
-    job_id: str,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: JOB.safetensors.")] = None,
+    name: JobArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: JOB.safetensors; of an ensemble, a folder named after it.")
+    ] = None,
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
     site: SiteOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
 ) -> None:
     """The trained weights by the names of your module's state_dict, and their evaluation as JSON beside them."""
-    from gridsched import owner
+    from gridsched import trained
 
-    path = output or Path(f"{job_id}.safetensors")
     with daemon_at(site, url, token) as daemon:
-        data, row = owner.fetch(daemon, job_id, number=version)
+        jobs = trained.jobs_of(daemon, name)
+        if jobs[0]["job_id"] != name:
+            _fetch_members(daemon, jobs, output or Path(name), version)
+            return
+        data, row = trained.fetch(daemon, jobs[0], number=version)
+    path = output or Path(f"{name}.safetensors")
     path.write_bytes(data)
     path.with_suffix(".json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
     accuracy = "" if row["accuracy"] is None else f", test accuracy {row['accuracy']:.2%}"
@@ -184,9 +233,30 @@ def fetch(
     out.print(f'  module.load_state_dict(safetensors.torch.load_file("{path}"))', markup=False)
 
 
+def _fetch_members(daemon: Operator, jobs: list[Any], folder: Path, version: int | None) -> None:
+    """A file for each member, and ``ensemble.json``, which says what they are."""
+    from gridsched import trained
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for job in jobs:
+        data, row = trained.fetch(daemon, job, number=version)
+        file = f"member-{job['spec']['member']}.safetensors"
+        (folder / file).write_bytes(data)
+        rows.append({"member": job["spec"]["member"], "file": file, **row})
+    spec = jobs[0]["spec"]
+    about = {"ensemble": spec["ensemble"], "method": spec["method"]["name"], "parts": spec["parts"], "members": rows}
+    (folder / "ensemble.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    out.print(f"{len(rows)} members are in [bold]{folder}[/bold]; ensemble.json says which version each one is")
+
+
 @app.command()
-def cancel(job_id: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
-    """End a job; energy drawn so far is paid."""
+def cancel(name: JobArgument, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
+    """End a job, or all members of an ensemble; energy drawn so far is paid."""
+    from gridsched.trained import jobs_of
+
     with daemon_at(site, url, token) as daemon:
-        daemon.post(f"/v1/jobs/{job_id}/cancel")
-    out.print(f"job {job_id} is cancelled")
+        jobs = jobs_of(daemon, name)
+        for job in jobs:
+            daemon.post(f"/v1/jobs/{job['job_id']}/cancel")
+    out.print(f"job {name} is cancelled" if jobs[0]["job_id"] == name else f"all {len(jobs)} members of {name} are cancelled")

@@ -8,36 +8,56 @@ It runs on the owner's machine only; what leaves it is a program, a dataset and 
 ``example_batch()``  a batch of two samples or more, as tensors
 ``dataset()``        ``(train, test)``: two dicts of numpy arrays by field name, samples first; ``test`` may be empty
 ``method()``         settings of ``gridsched.core.method.Method`` as a dict; ``inner`` and ``outer`` may be dicts; ``name`` may
-                     be one of `METHODS`, whose settings then stand behind, and ``inner_steps`` the batches of a unit
+                     be one of `METHODS`, whose settings then stand behind, and ``inner_steps`` the batches of a unit;
+                     ``partition`` is a `Partition` as a dict, ``members`` how many an ensemble by bagging has, and
+                     ``local`` the name of a dataset that nodes hold for themselves
+``partition(train)`` optional, instead of such a dict: a list of positions in ``train`` for each part
 ``ATTRIBUTION``      optional: the credit the data's licence asks for
 ===================  ====================================================================================================
 
 ``model().forward`` takes the fields its arguments are named after; field ``y`` is compared with the outputs for accuracy.
+Where each member of an ensemble learns one class, the outputs are one score per sample instead, such as a log density.
 """
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy.typing as npt
+
 from gridsched.core.errors import InvalidInput
 from gridsched.core.method import METHODS, Codec, InnerOptimizer, MergeRule, Method, NotFinite, OuterOptimizer, Precision
+from gridsched.train.partition import Partition
 from gridsched.train.tensors import Array
 
-__all__ = ["JobFile", "load_jobfile", "method_from"]
+__all__ = ["BAGGING", "ONE_CLASS", "JobFile", "Parts", "load_jobfile", "method_from"]
+
+BAGGING, ONE_CLASS = "ensemble-bagging", "ensemble-one-class"
+"""The methods that train members apart, by their names in `METHODS`."""
+
+Parts = Callable[[Mapping[str, Array]], Sequence[npt.ArrayLike]]
+"""From the training fields to a list of positions for each part."""
 
 _WORDS: Mapping[str, type[StrEnum]] = {"codec": Codec, "down": Codec, "merge": MergeRule, "precision": Precision, "not_finite": NotFinite}
 _FUNCTIONS = ("model", "loss", "example_batch", "dataset", "method")
+_APART = ("local", "members", "partition")
+_MEMBERS = 5
+_MOST_MEMBERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A loaded job file. ``model``, ``loss`` and ``example_batch`` are for ``export``; calling them imports torch."""
+    """A loaded job file. ``model``, ``loss`` and ``example_batch`` are for ``export``; calling them imports torch.
+
+    ``members`` is above 0 where an ensemble has that many, each on samples of the whole drawn with replacement; ``partition`` says how
+    the dataset is cut into parts, if it is; ``local`` names a dataset that nodes hold for themselves.
+    """
 
     name: str
     model: Callable[[], Any]
@@ -46,6 +66,9 @@ class JobFile:
     dataset: Callable[[], tuple[Mapping[str, Array], Mapping[str, Array]]]
     method: Method
     attribution: str = ""
+    members: int = 0
+    partition: Partition | Parts | None = None
+    local: str = ""
 
 
 def load_jobfile(path: Path) -> JobFile:
@@ -55,15 +78,56 @@ def load_jobfile(path: Path) -> JobFile:
     if missing:
         listed = ", ".join(f"{name}()" for name in missing)
         raise InvalidInput(f"{path} does not define {listed}; see gridsched.train.jobfile for what a job file holds")
+    settings = module.method()
+    method = method_from(settings, str(path))
+    partition = _partition(settings.get("partition"), getattr(module, "partition", None), str(path))
     return JobFile(
         name=path.stem.lower().replace(" ", "-"),
         model=module.model,
         loss=module.loss,
         example_batch=module.example_batch,
         dataset=module.dataset,
-        method=method_from(module.method(), str(path)),
+        method=method,
         attribution=str(getattr(module, "ATTRIBUTION", "")),
+        members=_members(settings.get("members"), method, str(path), cut=partition is not None),
+        partition=_for_method(partition, method, str(path)),
+        local=str(settings.get("local", "")),
     )
+
+
+def _partition(said: object, own: object, where: str) -> Partition | Parts | None:
+    if said is not None and callable(own):
+        raise InvalidInput(f"{where} says how the dataset is cut twice; keep partition() or the setting partition")
+    if callable(own):
+        return own
+    if said is None:
+        return None
+    if not isinstance(said, Mapping):
+        raise InvalidInput(f'{where}: partition must be a dict such as {{"by": "dirichlet", "parts": 10}}, got {said!r}')
+    made: Partition = _record(Partition, said, f"{where}: partition")
+    return made
+
+
+def _for_method(partition: Partition | Parts | None, method: Method, where: str) -> Partition | Parts | None:
+    """A member for each class needs a part for each class, whatever their number."""
+    if method.name != ONE_CLASS:
+        return partition
+    if partition is not None:
+        raise InvalidInput(f"{where}: {ONE_CLASS} has a member for each label, so it takes no partition; leave it out")
+    return Partition(by="owner", field="y")
+
+
+def _members(said: object, method: Method, where: str, *, cut: bool) -> int:
+    if method.name != BAGGING:
+        if said is not None:
+            raise InvalidInput(f"{where}: members belongs to {BAGGING}; an ensemble over parts has one member for each")
+        return 0
+    if cut and said is not None:
+        raise InvalidInput(f"{where}: an ensemble over parts has one member for each; leave members out, or the partition")
+    members = _MEMBERS if said is None else said
+    if type(members) is not int or not 1 <= members <= _MOST_MEMBERS:
+        raise InvalidInput(f"{where}: members must be a whole number from 1 to {_MOST_MEMBERS}, got {said!r}")
+    return 0 if cut else members
 
 
 def _load(path: Path) -> ModuleType:
@@ -88,10 +152,10 @@ def _line_in(path: Path, error: Exception) -> int | None:
 
 
 def method_from(settings: object, where: str) -> Method:
-    """A ``Method`` from a dict as ``method()`` returns it; InvalidInput names an unknown setting."""
+    """A ``Method`` from a dict as ``method()`` returns it, without what is the dataset's; InvalidInput names an unknown setting."""
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"{where}: method() must return a dict, got {type(settings).__name__}")
-    made = _settled(dict(settings), where)
+    made = _settled({name: value for name, value in settings.items() if name not in _APART}, where)
     for name, record in (("inner", InnerOptimizer), ("outer", OuterOptimizer)):
         if isinstance(made.get(name), Mapping):
             made[name] = _record(record, made[name], f"{where}: method {name}")
@@ -103,7 +167,7 @@ def method_from(settings: object, where: str) -> Method:
 
 
 def _settled(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """``settings`` over those of the method they name; ``inner_steps`` become samples, and what belongs to the ensemble is left out."""
+    """``settings`` over those of the method they name; ``inner_steps`` become samples."""
     name = settings.get("name", "")
     if name and name not in METHODS:
         raise InvalidInput(f"{where}: there is no method {name!r}; use {', '.join(METHODS)}, or leave the name out and set numbers")

@@ -6,7 +6,8 @@ import pytest
 
 from gridsched.core.errors import InvalidInput
 from gridsched.core.method import METHODS, Codec, InnerOptimizer, Method, OuterOptimizer
-from gridsched.train.jobfile import load_jobfile, method_from
+from gridsched.train.jobfile import JobFile, load_jobfile, method_from
+from gridsched.train.partition import Partition
 from tests.train.builders import EXAMPLES
 
 
@@ -78,3 +79,48 @@ def test_the_job_file_s_own_settings_go_before_the_method_s() -> None:
 def test_a_wrong_setting_is_named(settings: object, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         method_from(settings, "job.py")
+
+
+FUNCTIONS = "def model(): ...\ndef loss(o, b): ...\ndef example_batch(): ...\ndef dataset(): ...\n"
+
+
+def jobfile_with(folder: Path, method: object, more: str = "") -> JobFile:
+    path = folder / "job.py"
+    path.write_text(f"{FUNCTIONS}{more}\ndef method(): return {method!r}\n")
+    return load_jobfile(path)
+
+
+def test_a_partition_is_a_setting_or_a_function(tmp_path: Path) -> None:
+    cut = jobfile_with(tmp_path, {"name": "fedavg", "units_per_round": 0, "partition": {"by": "dirichlet", "alpha": 0.1, "parts": 4}})
+    assert cut.partition == Partition(by="dirichlet", alpha=0.1, parts=4)
+    own = jobfile_with(tmp_path, {}, "def partition(train): return [[0], [1]]")
+    assert callable(own.partition)
+    assert own.partition({}) == [[0], [1]]
+    assert jobfile_with(tmp_path, {}).partition is None
+
+
+def test_an_ensemble_has_members_or_a_part_for_each(tmp_path: Path) -> None:
+    bagging = {"name": "ensemble-bagging"}
+    assert jobfile_with(tmp_path, bagging).members == 5
+    assert jobfile_with(tmp_path, bagging | {"members": 3}).members == 3
+    assert jobfile_with(tmp_path, bagging | {"partition": {"by": "iid"}}).members == 0
+    one_class = jobfile_with(tmp_path, {"name": "ensemble-one-class"})
+    assert (one_class.members, one_class.partition) == (0, Partition(by="owner", field="y"))
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "reason"),
+    [
+        ({"partition": {"by": "size"}}, "", "partition by 'size' is not known"),
+        ({"partition": {"by": "iid", "part": 3}}, "", "partition setting 'part' is not known; known are by, parts"),
+        ({"partition": "iid"}, "", "partition must be a dict"),
+        ({"partition": {"by": "iid"}}, "def partition(train): ...", "is cut twice"),
+        ({"name": "fedavg", "members": 3}, "", "members belongs to ensemble-bagging"),
+        ({"name": "ensemble-bagging", "members": 0}, "", "from 1 to 1000, got 0"),
+        ({"name": "ensemble-bagging", "members": 3, "partition": {"by": "iid"}}, "", "one member for each"),
+        ({"name": "ensemble-one-class", "partition": {"by": "iid"}}, "", "takes no partition"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_refused(tmp_path: Path, method: object, more: str, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        jobfile_with(tmp_path, method, more)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gridsched.core.errors import DatasetError
-from gridsched.owner import read_table
+from gridsched.train.tables import read_table
 
 
 @pytest.fixture
