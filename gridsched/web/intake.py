@@ -14,6 +14,8 @@ from gridsched.train.version import read_version
 __all__ = ["check_dataset", "check_job"]
 
 _MOST = 10**9
+_LONGEST_S = 10 * 365 * 24 * 3600
+_STEEPEST = 4
 _MOST_UNITS = 10_000  # a round's units are inserted in one transaction, while everybody else waits
 
 
@@ -47,16 +49,37 @@ def _check_numbers(spec: JobSpec, what: str) -> None:
         "samples_per_unit": (method.samples_per_unit, _MOST),
         "passes": (method.passes, _MOST),
         "units_per_round": (method.units_per_round, _MOST_UNITS),
+        "quorum": (method.quorum, _MOST_UNITS),
+        "max_staleness": (method.max_staleness, _MOST),
+        "micro_batch": (method.micro_batch, _MOST),
+        "parts": (len(spec.parts), _MOST_UNITS),
+        "member": (spec.member, _MOST),
         "seed": (spec.seed, 2**63 - 1),
         "memory_bytes": (spec.memory_bytes, 2**62),
     }
     for name, (value, most) in bounds.items():
         if not 0 <= value <= most:
             raise InvalidInput(f"{what}: {name} must lie between 0 and {most}, got {value}")
+    _check_waits(spec, what)
+    for name in ("part", "bag"):
+        if not -1 <= getattr(spec, name) <= _MOST:
+            raise InvalidInput(f"{what}: {name} must lie between 0 and {_MOST}, or be -1 for none, got {getattr(spec, name)}")
     if abs(spec.priority) > _MOST:
         raise InvalidInput(f"{what}: priority must lie between {-_MOST} and {_MOST}, got {spec.priority}")
     if spec.deadline is not None and spec.deadline.tzinfo is None:
         raise InvalidInput(f"{what}: deadline {spec.deadline.isoformat()} has no UTC offset; add Z or +01:00")
+
+
+def _check_waits(spec: JobSpec, what: str) -> None:
+    """What bounds how long a round waits must be a time, and fit the data."""
+    method = spec.method
+    for name in ("unit_seconds", "grace_s"):
+        if getattr(method, name) > _LONGEST_S:
+            raise InvalidInput(f"{what}: {name} must be at most {_LONGEST_S} s, got {getattr(method, name):g}")
+    if method.staleness_power > _STEEPEST:
+        raise InvalidInput(f"{what}: staleness_power must be at most {_STEEPEST}, beyond which a late update counts for nothing")
+    if method.quorum and spec.local:
+        raise InvalidInput(f"{what}: a round over nodes' own data takes one unit of each; leave quorum out, and bound the wait by grace_s")
 
 
 def _check_fields(manifest: DatasetManifest, program: Program, what: str) -> None:

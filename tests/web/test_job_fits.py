@@ -102,6 +102,18 @@ def of_method(**changes: Any) -> Break:
         (lambda _, s: replace(s, seed=2**63), "InvalidInput", "seed must lie between 0 and"),
         (lambda _, s: replace(s, priority=-(2**40)), "InvalidInput", "priority must lie between"),
         (of_method(units_per_round=10**6), "InvalidInput", "units_per_round must lie between"),
+        (of_method(quorum=20_000, units_per_round=30_000), "InvalidInput", "units_per_round must lie between"),
+        (of_method(max_staleness=10**10), "InvalidInput", "max_staleness must lie between"),
+        (of_method(micro_batch=10**10), "InvalidInput", "micro_batch must lie between"),
+        (of_method(quorum=1, unit_seconds=1e12), "InvalidInput", "unit_seconds must be at most"),
+        (of_method(grace_s=1e12), "InvalidInput", "grace_s must be at most"),
+        (of_method(staleness_power=99.0), "InvalidInput", "staleness_power must be at most"),
+        (lambda _, s: replace(s, bag=-2), "InvalidInput", "bag must lie between"),
+        (lambda _, s: replace(s, part=-2), "InvalidInput", "part must lie between"),
+        (lambda _, s: replace(s, member=-1), "InvalidInput", "member must lie between"),
+        (lambda _, s: replace(s, parts=(1,) * 20_000, samples=20_000), "InvalidInput", "parts must lie between 0 and 10000, got 20000"),
+        (lambda _, s: replace(s, parts=(SAMPLES, 1), samples=SAMPLES + 1), "DatasetError", f"its manifest has {SAMPLES}"),
+        (lambda b, s: replace(of_method(quorum=1)(b, s), local="mine"), "InvalidInput", "leave quorum out, and bound the wait by grace_s"),
         (lambda _, s: replace(s, deadline=datetime(2018, 5, 1)), "InvalidInput", "has no UTC offset"),  # noqa: DTZ001
     ],
 )
