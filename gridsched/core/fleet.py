@@ -36,6 +36,7 @@ class NodeReason(StrEnum):
     PAUSED = "paused"
     AVAILABLE = "available"
     ABSENT = "absent"
+    DOUBTFUL = "doubtful"
     OPTED_OUT = "opted_out"
     CONSENT_ENDED = "consent_ended"
     REWARD_TOO_LOW = "reward_too_low"
@@ -93,7 +94,8 @@ class Presence:
 
     ``instance`` names the running agent process; ``register_j`` is the meter's last accepted value; ``speed`` is in steps per
     second of work; ``reliability`` is the smoothed share of leases that ended well (0..1); ``served_j`` is energy it was paid for;
-    ``verified`` counts the units in a row that were done again elsewhere and found the same.
+    ``verified`` counts the units in a row that were done again elsewhere and found the same. ``cut_at`` is when its line was cut, where
+    nothing was heard of it since: it may be gone, or only out of reach for a moment.
     """
 
     node_id: str
@@ -108,6 +110,7 @@ class Presence:
     reliability: float = 1.0
     served_j: float = 0.0
     verified: int = 0
+    cut_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,17 @@
-"""The call that every node repeats: presence, the meter, and how its lease is going; answered with its orders.
+"""The call that every node repeats: presence, the meter, and how its lease is going; answered with its orders. And what a line tells.
 
 A group of reports is worked on as one: the rows it needs are read together, changed in memory, and written together.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from gridsched.core.errors import DuplicateIdentity, GridschedError, InvalidInput, NotFound
-from gridsched.core.facts import Fact, LeaseActive, LeasePaused, MeterRefused, NodePresent
-from gridsched.core.fleet import DeviceState, Presence
+from gridsched.core.facts import Fact, LeaseActive, LeasePaused, MeterRefused, NodeCut, NodePresent
+from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.lease import Lease, LeaseReason, LeaseState, grant, pause, renewed_until
 from gridsched.core.meter import MeterMethod, MeterReading, refusal
 from gridsched.core.units import J_PER_KWH, J_PER_MWH, MICRO
@@ -23,7 +23,7 @@ from gridsched.flow.tell import lease_fact
 from gridsched.ports import Reply, Tx
 from gridsched.wire import LeaseReport, MeterReport, Orders, Sync
 
-__all__ = ["LONGEST_S", "MOST_STEPS", "Group", "began", "sync_many"]
+__all__ = ["LONGEST_S", "MOST_STEPS", "Group", "back", "began", "cut", "sync_many"]
 
 LONGEST_S = timedelta(days=36_500).total_seconds()
 MOST_STEPS = 2**53
@@ -50,6 +50,27 @@ def sync_many(tx: Tx, now: datetime, items: Sequence[tuple[str, Sync]], *, rules
             answers.append(error)
     group.keep(tx)
     return Reply(answers, group.facts)
+
+
+def cut(tx: Tx, now: datetime, lines: Mapping[str, datetime]) -> list[Fact]:
+    """The lines of these nodes were cut at the times given, and have not come back. Whoever was heard of since is in no doubt."""
+    facts: list[Fact] = []
+    nodes = {node.node_id: node for node in tx.find(Node, node_id=tuple(sorted(lines)))}
+    for presence in tx.find(Presence, node_id=tuple(sorted(nodes))):
+        at = lines[presence.node_id]
+        if presence.present and presence.cut_at is None and (presence.seen_at is None or presence.seen_at <= at):
+            tx.put(replace(presence, cut_at=at))
+            facts.append(NodeCut(at=now, node_id=presence.node_id, zone=nodes[presence.node_id].zone))
+    return facts
+
+
+def back(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
+    """The line of a doubtful node is up again."""
+    presence = tx.get(Presence, node_id)
+    if presence is None or presence.cut_at is None:
+        return []
+    tx.put(replace(presence, present=True, seen_at=now, cut_at=None))
+    return [NodePresent(at=now, node_id=node_id, zone=tx.must(Node, node_id).zone)]
 
 
 class Group:
@@ -103,10 +124,10 @@ class Group:
         if presence.instance != instance:
             raise DuplicateIdentity(f"another agent runs as node {node_id}; stop one of the two, or let this one join under another name")
         state = presence.device if device is None else _device(device)
-        if not presence.present:
+        if not presence.present or presence.cut_at is not None:
             self.facts.append(NodePresent(at=self.now, node_id=node_id, zone=node.zone))
         self._touched.add(node_id)
-        return {"present": True, "seen_at": self.now, "device": state}
+        return {"present": True, "seen_at": self.now, "device": state, "cut_at": None}
 
     def _meter(self, node_id: str, report: MeterReport, told: _Changes, *, worked: bool, lost: Lease | None) -> _Changes:
         """Believe the register or say why not; what is believed is booked on the node's lease: as work done, or as idle.
@@ -134,9 +155,10 @@ class Group:
         if presence.register_at is not None:
             at = max(at, presence.register_at + _INSTANT)  # two messages in one instant are two readings
         delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
-        lease = self._book(node_id, delta_j, told, worked=worked)
-        if lease is None and lost is not None and presence.register_at is not None:
+        if lost is not None and presence.register_at is not None:
             lease = self._book_lost(lost, delta_j, presence.register_at, at)
+        else:
+            lease = self._book(node_id, delta_j, told, worked=worked)
         method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
         reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
         self._readings[(node_id, at)] = reading
@@ -172,12 +194,15 @@ class Group:
 
     def _lost_lease(self, tx: Tx, node_id: str, report: LeaseReport | None) -> Lease | None:
         """The ended and unsettled lease that the node still reports work on; None for any other report."""
-        if report is None or node_id in self.desk.leases:
+        held = self.desk.leases.get(node_id)
+        if report is None or (held is not None and held.lease_id == report.lease_id):
             return None
         lease = self._lost.get(report.lease_id) or tx.get(Lease, report.lease_id)
-        if lease is None or lease.node_id != node_id or lease.live or lease.settled or report.steps_executed <= lease.steps_executed:
+        if lease is None or lease.node_id != node_id or lease.live or lease.settled:
             return None
-        return replace(lease, steps_executed=report.steps_executed)
+        if report.steps_executed <= lease.steps_executed and not lease.awaits_last_words:
+            return None
+        return replace(lease, steps_executed=max(report.steps_executed, lease.steps_executed))
 
     def _report(self, tx: Tx, node_id: str, report: LeaseReport, told: _Changes) -> bool:
         """Take note of what the node says of its lease; whether it has worked since it last did.
@@ -217,6 +242,9 @@ class Group:
         tx.put(*(lease for node_id, lease in self.desk.leases.items() if node_id in self._touched))
         tx.put(*self._lost.values())
         tx.put(*self._readings.values())
+        for lease in self._lost.values():
+            if lease.awaits_last_words:
+                self.facts += settle.settle_outrun(tx, self.now, lease)
         for zone, (energy_j, money_micro) in sorted(self._spent.items()):
             state = self.desk.zones.get(zone)
             if state is not None:

@@ -113,7 +113,7 @@ KINDS: Mapping[type[Any], Kind] = MappingProxyType(
             _kind(Node, "nodes", "node_id", index=("zone", "token_hash")),
             _kind(Presence, "presences", "node_id"),
             _kind(Consent, "consents", "node_id"),
-            _kind(Lease, "leases", "lease_id", index=("node_id state", "unit_id", "job_id state", "state")),
+            _kind(Lease, "leases", "lease_id", index=("node_id state", "unit_id", "job_id state", "state settled")),
             _kind(Job, "jobs", "job_id", within=_JOB_COLUMNS, index=("state",)),
             _kind(JobSchedule, "job_schedules", "job_id", index=("zone",)),
             _kind(Dataset, "datasets", "name"),

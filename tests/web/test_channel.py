@@ -110,7 +110,7 @@ def test_what_is_said_on_the_line_is_ignored_up_to_a_limit(house: House) -> None
 
 
 def test_a_nudge_never_blocks_and_forgets_those_who_are_not_there(house: House) -> None:
-    hub = Hub(store=house.daemon.store, clock=house.clock, rules=house.daemon.rules)
+    hub = Hub(store=house.daemon.store, writer=house.daemon.writer, clock=house.clock, rules=house.daemon.rules)
     hub.nudge([f"n{number}" for number in range(10_000)])
     assert hub.present() == set()
     assert not hub._nudged
