@@ -1,11 +1,13 @@
 """The command line: parses, calls, prints."""
 
-from gridsched.cli import adapter, ahead, backtest, demo, job, node, operator, policy, report
+from gridsched.cli import adapter, ahead, backtest, demo, evaluate, job, node, operator, policy, predict, replay, report
 from gridsched.cli.base import app
 
 __all__ = ["app"]
 
 app.add_typer(node.app, name="node")
+job.app.command()(replay.replay)
+predict.register(job.app)
 app.add_typer(job.app, name="job")
 app.add_typer(job.datasets, name="dataset")
 policy.app.command()(backtest.backtest)
@@ -13,6 +15,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(ahead.schedule, name="schedule")
 app.add_typer(ahead.forecast, name="forecast")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(report.app, name="report")
 app.add_typer(operator.database, name="db")
 app.command()(demo.demo)

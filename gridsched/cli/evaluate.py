@@ -1,0 +1,76 @@
+"""``gridsched evaluate``: studies of what unreliable nodes, data, members and rules do to a model, as tables and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gridsched.cli.base import err, out, told
+from gridsched.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from gridsched.study.churn import Outcome
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Studies on this machine: tables and pictures into a folder.")
+
+OutArgument = Annotated[Path, typer.Argument(help="A folder for the tables, the figures, the pictures and the logs.")]
+JobOption = Annotated[Path | None, typer.Option("--job", help="The job file; default: the shipped network for Fashion-MNIST.")]
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InvalidInput(f"{what} {text!r} is not a list of numbers; write it like 2,5,15") from error
+    if any(not number > 0 for number in found):
+        raise InvalidInput(f"{what} {text!r} must be above 0, all of them")
+    return found
+
+
+@app.command()
+def churn(
+    folder: OutArgument,
+    every: Annotated[str, typer.Option(help="Opting out and in every so many seconds; empty: not at all.")] = "2,5,15,30,60,120",
+    power_cuts: Annotated[str, typer.Option(help="Killed and started again every so many seconds; empty: not at all.")] = "15,30,60,120",
+    nodes: Annotated[int, typer.Option(min=2, help="How many nodes.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the job file's.")] = None,
+    at_most: Annotated[float, typer.Option(help="Seconds after which a run is ended where it is.")] = 600.0,
+    job: JobOption = None,
+) -> None:
+    """Nodes switched off and on every X seconds, against all of them in peace and one alone: accuracy, time and energy per epoch."""
+    with told():
+        from gridsched import owner
+        from gridsched.plugins import shipped
+        from gridsched.study.churn import arms, carry_out
+
+        planned = arms(nodes, opt_outs_s=_numbers(every, "--every"), power_cuts_s=_numbers(power_cuts, "--power-cuts"))
+        submission = owner.prepare(job or shipped("examples") / "fashion_cnn.py", zone="study", changes={"epochs": epochs})
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InvalidInput(f"{folder} is not empty; name a new folder")
+        found: list[Outcome] = []
+        with err.status("") as status:
+            for number, arm in enumerate(planned):
+                place = folder / "runs" / f"{number:02d}"
+                place.parent.mkdir(exist_ok=True)
+                found.append(carry_out(arm, submission, place, fleet_size=nodes, at_most_s=at_most, told=status.update))
+                out.print(_said(found[-1], found))
+        _save(folder, found, submission.spec.job_id)
+
+
+def _said(one: "Outcome", before: "Sequence[Outcome]") -> str:
+    bits = "" if one.done < 1 or len(before) < 2 else ", the same bits" if one.digest == before[0].digest else ", other bits"
+    accuracy = "no epoch evaluated" if one.accuracy is None else f"accuracy {one.accuracy:.2%}"
+    end = "" if one.done >= 1 else f" ({one.done:.0%} done when time was up)"
+    return f"{one.arm}: {accuracy}{bits}, {one.wall_s:.0f} s, {(one.useful_j + one.wasted_j) / 3600:.3f} Wh per epoch{end}"
+
+
+def _save(folder: Path, found: "Sequence[Outcome]", job_id: str) -> None:
+    from gridsched.report.study import write
+    from gridsched.study.tables import churn_document, churn_panels, churn_rows
+
+    for path in write(folder, "churn", churn_document(found, job_id), churn_rows(found), churn_panels(found)):
+        out.print(f"{path}", markup=False)

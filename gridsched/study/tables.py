@@ -1,0 +1,80 @@
+"""What a study found, as a document, as rows of words, and as panels to draw."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gridsched.report.study import Line, Panel
+from gridsched.study.churn import Outcome
+from gridsched.study.switching import How
+
+__all__ = ["churn_document", "churn_panels", "churn_rows"]
+
+_WORDS = {How.OPT_OUT: "opting out and in", How.POWER_CUT: "power cut (kill -9) and back"}
+
+
+def churn_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
+    """All figures, and whether the runs that came to their end came to the same bits."""
+    ended = [one for one in found if one.done >= 1]
+    same = len({one.digest for one in ended}) == 1
+    bits = "all in the same bits" if same else "NOT in the same bits"
+    most = max(one.nodes for one in found)
+    return {
+        "title": f"{most} nodes switched off and on every X seconds",
+        "about": f"job {job_id}; {len(ended)} of {len(found)} runs came to their end, {bits}; "
+        "each node is held to its share of this machine; energy is estimated from processor time",
+        "same_bits": same,
+        "runs": [one.as_dict() for one in found],
+    }
+
+
+def churn_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
+    """One row a run; times and energies also against the same nodes in peace."""
+    peace = next(one for one in found if one.every_s is None and one.nodes > 1)
+    peaceful_j = peace.useful_j + peace.wasted_j
+    rows: list[Mapping[str, str]] = []
+    for one in found:
+        spent_j = one.useful_j + one.wasted_j
+        rows.append(
+            {
+                "run": one.arm,
+                "accuracy": "" if one.accuracy is None else f"{one.accuracy:.2%}",
+                "final bits": _bits(one, peace),
+                "time": f"{one.wall_s:.0f} s ({one.wall_s / peace.wall_s:.2f} x)"
+                if one.done >= 1
+                else f"{one.done:.0%} done in {one.wall_s:.0f} s",
+                "useful Wh/epoch": f"{one.useful_j / 3600:.3f}",
+                "wasted Wh/epoch": f"{one.wasted_j / 3600:.3f}",
+                "energy": f"{spent_j / peaceful_j:.3f} x" if peaceful_j and spent_j else "",
+                "power cuts": str(one.cuts),
+            }
+        )
+    return rows
+
+
+def _bits(one: Outcome, peace: Outcome) -> str:
+    if one.done < 1:
+        return "(not done)"
+    return f"{one.digest[:8]}{'' if one.digest == peace.digest else ' DIFFERENT'}"
+
+
+def churn_panels(found: Sequence[Outcome]) -> list[Panel]:
+    """Accuracy, time and energy over X."""
+    alone = next(one for one in found if one.every_s is None and one.nodes == 1)
+    peace = next(one for one in found if one.every_s is None and one.nodes > 1)
+
+    def lines(value: Any) -> list[Line]:
+        drawn = []
+        for how, words in _WORDS.items():
+            runs = sorted((one for one in found if one.how == how), key=lambda one: one.every_s or 0.0)
+            if runs:
+                drawn.append(
+                    Line(name=words, x=[one.every_s or 0.0 for one in runs], y=[value(one) if one.done >= 1 else None for one in runs])
+                )
+        return [*drawn, Line(name=f"{peace.nodes} nodes in peace", y=[value(peace)]), Line(name="one node alone", y=[value(alone)])]
+
+    every = "switched every X seconds"
+    return [
+        Panel(title="Accuracy (%)", x_title=every, lines=lines(lambda one: one.accuracy), log=True, percent=True),
+        Panel(title="Time (s)", x_title=every, lines=lines(lambda one: one.wall_s), log=True),
+        Panel(title="Energy per epoch (Wh)", x_title=every, lines=lines(lambda one: (one.useful_j + one.wasted_j) / 3600), log=True),
+    ]

@@ -1,0 +1,75 @@
+"""The churn study: which runs it makes, what it says of them, and one real run from end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gridsched.cli import app
+from gridsched.plugins import shipped
+from gridsched.report.study import markdown, write
+from gridsched.study.churn import Outcome, arms
+from gridsched.study.switching import How
+from gridsched.study.tables import churn_document, churn_panels, churn_rows
+
+PEACE = Outcome(
+    arm="2 nodes, in peace", nodes=2, every_s=None, how="", accuracy=0.9, digest="a" * 64, done=1.0, wall_s=10.0, useful_j=3600.0,
+    wasted_j=0.0, idle_j=0.0, cuts=0,
+)  # fmt: skip
+ALONE = replace(PEACE, arm="one node, in peace", nodes=1, wall_s=20.0)
+SWITCHED = replace(PEACE, arm="2 nodes, opting out and in every 5 s", every_s=5.0, how=How.OPT_OUT.value, wall_s=21.0, wasted_j=360.0)
+CUT = replace(SWITCHED, arm="cut", how=How.POWER_CUT.value, done=0.25, digest="b" * 64, accuracy=None, cuts=7)
+
+
+def test_one_run_alone_one_in_peace_and_one_for_each_way_and_time() -> None:
+    planned = arms(3, opt_outs_s=[2, 5], power_cuts_s=[30])
+    assert [(arm.nodes, arm.switching and (arm.switching.how.value, arm.switching.every_s)) for arm in planned] == [
+        (1, None), (3, None), (3, ("opt-out", 2)), (3, ("opt-out", 5)), (3, ("power-cut", 30)),
+    ]  # fmt: skip
+
+
+def test_bits_are_compared_among_the_runs_that_came_to_their_end() -> None:
+    assert churn_document([ALONE, PEACE, SWITCHED, CUT], "j")["same_bits"] is True
+    assert churn_document([ALONE, PEACE, replace(SWITCHED, digest="c" * 64)], "j")["same_bits"] is False
+    rows = churn_rows([ALONE, PEACE, SWITCHED, CUT, replace(SWITCHED, digest="c" * 64)])
+    assert [row["final bits"] for row in rows] == ["aaaaaaaa", "aaaaaaaa", "aaaaaaaa", "(not done)", "cccccccc DIFFERENT"]
+
+
+def test_times_and_energies_stand_against_peace() -> None:
+    rows = churn_rows([ALONE, PEACE, SWITCHED, CUT])
+    assert (rows[2]["time"], rows[2]["energy"], rows[3]["time"]) == ("21 s (2.10 x)", "1.100 x", "25% done in 21 s")
+
+
+def test_a_run_that_was_not_done_is_a_gap_in_the_picture() -> None:
+    accuracy = churn_panels([ALONE, PEACE, SWITCHED, CUT])[0]
+    assert [(line.x, line.y) for line in accuracy.lines] == [([5.0], [0.9]), ([5.0], [None]), ((), [0.9]), ((), [0.9])]
+
+
+def test_a_table_a_document_and_a_picture_are_written(tmp_path: Path) -> None:
+    found = [ALONE, PEACE, SWITCHED, CUT]
+    table, figures, picture = write(tmp_path / "new", "churn", churn_document(found, "j"), churn_rows(found), churn_panels(found))
+    assert markdown(churn_rows(found)) in table.read_text()
+    assert len(json.loads(figures.read_text())["runs"]) == 4
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_no_list_of_seconds_is_refused(tmp_path: Path) -> None:
+    for option in ("--every", "--power-cuts"):
+        answer = CliRunner().invoke(app, ["evaluate", "churn", str(tmp_path / "x"), option, "2,soon"])
+        assert answer.exit_code == 1
+        assert "is not a list of numbers" in answer.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.long
+def test_switched_nodes_come_to_the_bits_of_peace(tmp_path: Path) -> None:
+    job = shipped("examples") / "image_cnn.py"
+    command = ["evaluate", "churn", str(tmp_path / "out"), "--every", "3", "--power-cuts", "12", "--nodes", "2", "--epochs", "2"]
+    answer = CliRunner().invoke(app, [*command, "--job", str(job), "--at-most", "240"])
+    assert answer.exit_code == 0, answer.output
+    document = json.loads((tmp_path / "out" / "churn.json").read_text())
+    assert document["same_bits"] is True
+    assert [run["done"] for run in document["runs"]] == [1.0] * 4
+    assert all(run["useful_j"] > 0 for run in document["runs"])
