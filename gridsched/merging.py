@@ -2,22 +2,28 @@
 
 Neither runs a model; both read blobs and answer with a digest or a reason. A round is merged by content: doing it twice,
 or again after a crash, gives the same bytes and so the same digest. Every file is held against its digest first: what a disk
-has damaged would otherwise go into the model unseen. A lost update is trained again; a job that has lost its version ends.
+has damaged would otherwise go into the model unseen. A lost update is trained again; a job that has lost its version, or the state
+of its outer optimizer, ends.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from gridsched.core.errors import BlobCorrupt, GridschedError, InvalidInput, NotFound, UpdateRefused
 from gridsched.core.job import Job
-from gridsched.core.round import Round
+from gridsched.core.method import Method
+from gridsched.core.round import Round, Version
+from gridsched.core.stream import weight
 from gridsched.core.work import Refusal, UnitKind, WorkUnit
 from gridsched.flow import advance
 from gridsched.flow.collect import Checked
 from gridsched.ports import Blobs, Store, Writer
-from gridsched.train.merge import check_update, merge_version, tensor_spec
+from gridsched.screening import Screen
+from gridsched.train.merge import Merged, check_update, merge_version, tensor_spec
 from gridsched.train.version import read_version
 
 __all__ = ["Merger"]
@@ -29,12 +35,13 @@ _Spec = tuple[dict[str, tuple[str, tuple[int, ...]]], frozenset[str]]
 
 @dataclass(slots=True, kw_only=True)
 class Merger:
-    """Turns stored updates into versions. ``max_norm`` bounds an update's L2 norm."""
+    """Turns stored updates into versions. ``max_norm`` bounds an update's L2 norm; ``screen`` looks at them first, where a site audits."""
 
     store: Store
     writer: Writer
     blobs: Blobs
     max_norm: float
+    screen: Screen | None = None
     _specs: dict[str, _Spec] = field(default_factory=dict, init=False)
     _stuck: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -44,7 +51,8 @@ class Merger:
             return Checked()
         try:
             spec, buffers = self._spec(unit.spec.base)
-            return Checked(norm=check_update(self.blobs.path(update), spec, self.max_norm, buffers=buffers))
+            norm = check_update(self.blobs.path(update), spec, self.max_norm, buffers=buffers)
+            return Checked(norm=norm, agrees=self.screen.twins(unit, update, buffers) if self.screen is not None else ())
         except UpdateRefused as error:
             return Checked(refusal=Refusal(error.reason), detail=str(error))
         except GridschedError as error:
@@ -59,23 +67,40 @@ class Merger:
         return self._specs[version]
 
     def merge(self, rnd: Round) -> str | None:
-        """Merge a complete round, journal the version, and return its digest; None where an update is lost and is trained again.
+        """Merge a complete round, journal the version, and return its digest; None where an update is lost and is trained again, or odd and
+        done again elsewhere.
 
-        Raises `NotFound` or `BlobCorrupt` where the version it starts from is lost.
+        Raises `NotFound` or `BlobCorrupt` where the version it starts from is lost, or what the outer optimizer remembers of it.
         """
         with self.store.read() as tx:
-            spec = tx.must(Job, rnd.job_id).spec
-            units = tx.find(WorkUnit, round_id=rnd.round_id)
-        self.blobs.get(rnd.base)
-        lost = self._lost(units)
+            method = tx.must(Job, rnd.job_id).spec.method
+            before = tx.must(Version, rnd.job_id, rnd.number)
+            units = advance.taken(tx, rnd.round_id)
+        base = self.blobs.verified(rnd.base)
+        outer = self.blobs.verified(before.outer) if before.outer is not None else None
+        updates, lost = self._updates(units)
         if lost:
             self.writer.submit(partial(advance.redo, round_id=rnd.round_id, lost=lost)).result()
             return None
-        updates = [(unit.unit_id, float(unit.spec.samples), self.blobs.path(unit.update or "")) for unit in units]
-        data = merge_version(self.blobs.path(rnd.base), updates, spec.method.outer)
-        digest = self.blobs.put(data)
-        self.writer.submit(partial(advance.merged, round_id=rnd.round_id, digest=digest, size_bytes=len(data))).result()
-        return digest
+        if self.screen is not None and self.screen.holds_up(rnd, units):
+            return None
+        if units:
+            weighed = [(unit.unit_id, _weight(rnd, unit, method), update) for unit, update in zip(units, updates, strict=True)]
+            become = self._store(merge_version(base, weighed, method, outer))
+        else:  # all were skipped
+            become = {"digest": before.digest, "size_bytes": before.size_bytes, "outer": before.outer}
+        self.writer.submit(partial(advance.merged, round_id=rnd.round_id, **become)).result()
+        return str(become["digest"])
+
+    def _store(self, made: Merged) -> dict[str, Any]:
+        """What the journal says of the files, once they are durable."""
+        return {
+            "digest": self.blobs.put(made.version),
+            "size_bytes": len(made.version),
+            "outer": None if made.outer is None else self.blobs.put(made.outer),
+            "step": None if made.step is None else self.blobs.put(made.step),
+            "step_bytes": 0 if made.step is None else len(made.step),
+        }
 
     def merge_ready(self) -> list[str]:
         """Merge every round that waits for it; what a crash left undone is found the same way."""
@@ -98,12 +123,17 @@ class Merger:
             self._stuck[rnd.round_id] = str(error)
         return None
 
-    def _lost(self, units: Sequence[WorkUnit]) -> dict[str, str]:
-        """What is wrong with stored updates that cannot be read back, by unit."""
+    def _updates(self, units: Sequence[WorkUnit]) -> tuple[list[Path], dict[str, str]]:
+        """The files of the units' updates, and what is wrong with those that cannot be read back, by unit."""
+        files: list[Path] = []
         lost: dict[str, str] = {}
         for unit in units:
             try:
-                self.blobs.get(unit.update or "")
+                files.append(self.blobs.verified(unit.update or ""))
             except (NotFound, BlobCorrupt) as error:
                 lost[unit.unit_id] = str(error)
-        return lost
+        return files, lost
+
+
+def _weight(rnd: Round, unit: WorkUnit, method: Method) -> float:
+    return weight(unit.spec.samples, staleness=rnd.number - unit.spec.version, power=method.staleness_power)

@@ -134,7 +134,7 @@ class Writer(Protocol):
 class Blobs(Protocol):
     """Content-addressed files: written aside, synced, renamed; a digest is a sha256 in lower-case hex."""
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes | memoryview) -> str:
         """Store ``data`` durably; its digest."""
         ...
 
@@ -144,6 +144,10 @@ class Blobs(Protocol):
 
     def path(self, digest: str) -> Path:
         """The file, for streaming; raises `NotFound`."""
+        ...
+
+    def verified(self, digest: str) -> Path:
+        """The file, held against its digest as `get` holds it."""
         ...
 
     def has(self, digest: str) -> bool:

@@ -175,6 +175,8 @@ class Order(_Message, frozen=True):
 
     ``wait_s`` spreads starts; ``ttl_s`` is how long the node may go on without hearing from the daemon.
     ``continuation`` is where to go on from, unless the node itself has a later one of the same unit.
+    ``steps`` are a way to the unit's version from older ones, shorter than its whole file: (version, step to the next) digests,
+    the last of which ends at ``unit.base``. A hint: a node that holds none of them downloads the file.
     """
 
     lease_id: str
@@ -187,6 +189,7 @@ class Order(_Message, frozen=True):
     unit: UnitSpec
     continuation: str | None = None
     continuation_step: int = 0
+    steps: list[tuple[str, str]] = []
 
 
 class ConsentView(_Message, frozen=True):

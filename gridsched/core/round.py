@@ -5,6 +5,7 @@ that a round merges into has the round's number plus one, so versions grow by on
 skipped merges into the version it began with, under the next number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -12,12 +13,18 @@ from enum import StrEnum
 from gridsched.core.errors import IllegalMove
 
 __all__ = [
+    "CHAIN",
     "Epoch",
     "Round",
     "RoundState",
     "Version",
     "close",
+    "way",
 ]
+
+
+CHAIN = 8
+"""So many steps back a node may be and still be told the way, instead of downloading a version whole."""
 
 
 class RoundState(StrEnum):
@@ -98,3 +105,15 @@ def close(rnd: Round, state: RoundState, now: datetime) -> Round:
     if rnd.state is not RoundState.OPEN:
         raise IllegalMove(f"round {rnd.round_id} is already {rnd.state}")
     return replace(rnd, state=state, closed_at=now)
+
+
+def way(versions: Sequence[Version]) -> list[tuple[str, str]]:
+    """(version, step to the next) digests that end at the last of consecutive ``versions``: as far back as it is shorter than its file."""
+    found: list[tuple[str, str]] = []
+    total_bytes = 0
+    for version in reversed(versions):
+        total_bytes += version.step_bytes
+        if version.parent is None or version.step is None or total_bytes >= versions[-1].size_bytes:
+            break
+        found.append((version.parent, version.step))
+    return found[::-1]

@@ -1,15 +1,23 @@
 """Downloads on disk, by digest: fetched once, verified, resumed where they were cut, and never more than a set size."""
 
 import hashlib
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from gridsched.core.errors import BlobCorrupt, TooLarge
+from gridsched.core.errors import BlobCorrupt, GridschedError, StorageFull, TooLarge, Unreachable
 from gridsched.core.job import is_digest
 from gridsched.node.client import Client
 from gridsched.node.files import NO_ROOM, full_disk
+from gridsched.train.version import advanced
 
-__all__ = ["BlobCache"]
+__all__ = ["BlobCache", "Steps"]
+
+log = logging.getLogger(__name__)
+
+Steps = Sequence[tuple[str, str]]
+"""(version, step to the next) digests, the oldest first; the last step leads to the version that is wanted."""
 
 
 class BlobCache:
@@ -26,15 +34,19 @@ class BlobCache:
             raise BlobCorrupt(f"{digest[:80]!r} is not a sha256 digest")
         return self._folder / digest
 
-    def fetch(self, digest: str, client: Client) -> Path:
-        """The verified file. Raises Unreachable where it could not be had in whole (what came is kept), StorageFull, BlobCorrupt."""
+    def fetch(self, digest: str, client: Client, *, steps: Steps = ()) -> Path:
+        """The verified file. Raises Unreachable where it could not be had in whole (what came is kept), StorageFull, BlobCorrupt.
+
+        A version that ``steps`` lead to is made from one that lies here, where there is such; whatever goes wrong, it is downloaded whole.
+        """
         path = self.path(digest)
         if path.exists():
             os.utime(path)
             return path
         part = self._folder / f"{digest}.part"
         try:
-            self._download(digest, part, client)
+            if not self._make(digest, part, steps, client):
+                self._download(digest, part, client)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise full_disk(part) from error
@@ -45,6 +57,29 @@ class BlobCache:
         part.replace(path)
         self._make_room(keep=path)
         return path
+
+    def _make(self, digest: str, part: Path, steps: Steps, client: Client) -> bool:
+        """Whether the version could be made from an older one; what was downloaded of it before is worth more."""
+        held = [place for place, (base, _) in enumerate(steps) if self.path(base).exists()]
+        if not held or part.exists():
+            return False
+        base = self.path(steps[held[-1]][0])
+        try:
+            made = advanced(base, [self.fetch(step, client) for _, step in steps[held[-1] :]])
+        except (Unreachable, StorageFull):
+            raise
+        except GridschedError as error:
+            log.info("a version is downloaded whole: %s", error, extra={"action": "steps_not_used"})
+            return False
+        if hashlib.sha256(made).hexdigest() != digest:
+            log.warning("the steps to version %s do not lead there", digest[:12], extra={"action": "steps_not_used"})
+            return False
+        os.utime(base)
+        with part.open("wb") as file:
+            file.write(made)
+            file.flush()
+            os.fsync(file.fileno())
+        return True
 
     def _download(self, digest: str, part: Path, client: Client) -> None:
         had = part.stat().st_size if part.exists() else 0

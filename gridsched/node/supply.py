@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gridsched.core.errors import GridschedError, StorageFull
-from gridsched.node.cache import BlobCache
+from gridsched.node.cache import BlobCache, Steps
 from gridsched.node.channel import backoff_s
 from gridsched.node.line import Line
 
@@ -25,6 +25,7 @@ class Supply:
         self._wanted: list[str] = []
         self._asked: set[str] = set()
         self._foreseen = ""
+        self._steps: Steps = ()
         self._busy = False
         self._failures = 0
         self._wait = False
@@ -36,11 +37,11 @@ class Supply:
         if digest not in self._wanted:
             self._wanted.append(digest)
 
-    def foresee(self, digest: str) -> None:
-        """The child will need that blob: fetch it before it asks. Said again and again of one blob, it is done once."""
+    def foresee(self, digest: str, steps: Steps = ()) -> None:
+        """The child will need that blob, which ``steps`` lead to: fetch it before it asks. Said again and again of one, it is done once."""
         if digest == self._foreseen:
             return
-        self._foreseen = digest
+        self._foreseen, self._steps = digest, tuple(steps)
         if digest not in self._wanted:
             self._wanted.append(digest)
 
@@ -53,6 +54,7 @@ class Supply:
             return
         self._busy = True
         digest = self._wanted[0]
+        steps = self._steps if digest == self._foreseen else ()
 
         def fetched(_: Path) -> None:
             self._busy, self._failures = False, 0
@@ -69,4 +71,4 @@ class Supply:
             elif not self._failures:
                 log.warning("a download failed: %s", error, extra={"action": "download_failed"})
 
-        self._line.call(lambda client: self._cache.fetch(digest, client), fetched, failed)
+        self._line.call(lambda client: self._cache.fetch(digest, client, steps=steps), fetched, failed)

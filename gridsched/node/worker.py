@@ -210,7 +210,7 @@ class Worker:
     def _finish(self, train: Train, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
         update = None
         if train.unit.kind is UnitKind.TRAIN:
-            data = codec.encode(unit.delta(), train.unit.codec)
+            data = codec.encode_update(unit.delta(), train.unit)
             update = hashlib.sha256(data).hexdigest()
             self._keep(self._home.update_path(update), data, unit, saver, pace)
         every = train.unit.digest_every

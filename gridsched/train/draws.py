@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["draw_key", "permutation", "uniform_ints"]
+__all__ = ["draw_key", "permutation", "uniform_floats", "uniform_ints"]
 
 
 def draw_key(*words: str | int) -> int:
@@ -31,9 +31,14 @@ def uniform_ints(key: int, count: int) -> npt.NDArray[np.int64]:
     return ((high * np.uint64(count)) >> np.uint64(32)).astype(np.int64)  # Lemire's multiply-shift; exact for counts below 2**32
 
 
-def _splitmix64(key: int, count: int) -> npt.NDArray[np.uint64]:
+def uniform_floats(key: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """Draws ``start`` to ``stop`` of the key's sequence of multiples of 2**-24 in [0, 1)."""
+    return (_splitmix64(key, stop - start, after=start) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
+
+def _splitmix64(key: int, count: int, *, after: int = 0) -> npt.NDArray[np.uint64]:
     # Unsigned arithmetic wraps on purpose: it is modulo 2**64.
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = np.arange(after + 1, after + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

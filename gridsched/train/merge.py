@@ -1,125 +1,131 @@
 """Updates into the next version.
 
-The merge is elementwise and runs in one canonical order (sorted unit ids), so neither arrival order, nor batching, nor how
-names are spread over processes changes a bit; numpy's elementwise arithmetic is IEEE exact, so neither does the machine. It
-reads all updates block by block from their files into one accumulator: about two models of memory, however many there are.
+The merge is elementwise and runs in one canonical order (sorted unit ids), so neither arrival order, nor batching, nor the size of its
+pieces changes a bit; numpy's elementwise arithmetic is IEEE exact, so neither does the machine. It reads all updates piece by piece
+from their files and writes the next version's file in place: about one model of memory, however many there are.
 
-Parameters take the outer step; buffers (running statistics) take the plain weighted mean, because momentum could make a
-variance negative; integer tensors take the weighted mean of their changes, rounded half to even; booleans stay.
+Parameters take the outer step; buffers (running statistics) take the plain combined change, because momentum could make a
+variance negative; integer tensors take it rounded half to even; booleans stay.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from gridsched.core.errors import InvalidInput, UpdateRefused
-from gridsched.core.method import OuterOptimizer
+from gridsched.core.method import Codec, Method
 from gridsched.core.work import Refusal
-from gridsched.train.codec import BLOCK, EncodedUpdate
-from gridsched.train.tensors import Array
-from gridsched.train.version import Version, read_version
+from gridsched.train.codec import PIECE, EncodedUpdate, UpdateWriter
+from gridsched.train.outer import OuterState, advance
+from gridsched.train.robust import Weighted, combiner, piece_size
+from gridsched.train.tensors import Array, Layout, Source
+from gridsched.train.version import Version, read_version, wide
 
-__all__ = ["Source", "check_update", "merge", "merge_version", "tensor_spec"]
-
-Source = bytes | memoryview | Path
-_Weighted = Sequence[tuple[float, EncodedUpdate]]
-
-# Elements per block: accumulator, scratch and one piece of an update together stay inside a core's cache.
-_PIECE = 128 * BLOCK
+__all__ = ["Merged", "check_update", "merge_version", "tensor_spec"]
 
 
-def merge_version(base: Source, updates: Sequence[tuple[str, float, Source]], outer: OuterOptimizer) -> bytes:
-    """The bytes of version v+1 from those of version v and one round's ``(unit_id, weight, update)``."""
-    version = read_version(base)
-    tensors, momentum = merge(version.tensors, updates, outer, version.outer, buffers=version.buffers)
-    return Version(tensors=tensors, outer=momentum, buffers=version.buffers).to_bytes()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What a round came to, as files: the next ``version``, the ``outer`` optimizer's state, and the ``step`` by which it travels down.
 
-
-def merge(
-    base: Mapping[str, Array],
-    updates: Sequence[tuple[str, float, Source]],
-    outer: OuterOptimizer,
-    outer_state: Mapping[str, Array] | None = None,
-    *,
-    buffers: Collection[str] = frozenset(),
-    names: Collection[str] | None = None,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """``(tensors, outer_state)`` after one round; both only for ``names`` where given, to spread a merge over processes.
-
-    Each update is ``(unit_id, weight, encoded delta)``; weights are normalised, so sample counts serve. ``sgd`` with lr 1 is
-    federated averaging (McMahan et al. 2017); ``nesterov`` is the outer step of DiLoCo (Douillard et al. 2023):
-    ``m = momentum * m + d``, ``x += lr * (d + momentum * m)`` with ``d`` the mean delta.
+    ``outer`` is None where the optimizer remembers nothing, ``step`` where the method's ``down`` is raw.
     """
+
+    version: memoryview
+    outer: memoryview | None
+    step: memoryview | None
+
+
+def merge_version(base: Source, updates: Sequence[tuple[str, float, Source]], method: Method, outer: Source | None = None) -> Merged:
+    """Version v+1 from version v, the ``outer`` state that was written with it, and one round's ``(unit_id, weight, update)``.
+
+    Weights are normalised, so sample counts serve. Raises InvalidInput for no update, a unit twice, a weight that is not above 0,
+    or a state that does not belong to this version.
+    """
+    version = read_version(base)
+    parameters = _parameters(version)
     ordered = _canonical(updates)
-    chosen = sorted(base if names is None else names)
-    tensors: dict[str, Array] = {}
-    state: dict[str, Array] = {}
-    for name in chosen:
-        if base[name].dtype == np.bool_:
-            tensors[name] = base[name].copy()
-        elif not np.issubdtype(base[name].dtype, np.floating):
-            tensors[name] = _merge_integers(base[name], name, ordered)
-        else:
-            stepped = name not in buffers
-            momentum = _momentum(base[name], (outer_state or {}).get(name)) if stepped and outer.name == "nesterov" else None
-            tensors[name] = _merge_floats(base[name], name, ordered, outer if stepped else OuterOptimizer(), momentum)
-            if momentum is not None:
-                state[name] = momentum
-    return tensors, state
+    lossy = method.down is not Codec.RAW
+    state = OuterState(method.outer, parameters, residual=lossy, before=outer, momentum=version.outer)
+    step = UpdateWriter(_step_spec(version), method.down, exact=set(version.tensors) - set(parameters)) if lossy else None
+    combine = combiner(method.merge, method.bad_share, ordered, parameters)
+    data, made = version.next()
+    merge = _Merge(version=version, made=made, method=method, state=state, step=step)
+    size = piece_size(method.merge, len(ordered))
+    for name, array in version.tensors.items():
+        if array.dtype == np.bool_:
+            made[name][...] = array
+            continue
+        delta, spare = np.empty((2, min(size, array.size)), wide(array.dtype))
+        for start in range(0, array.size, size):
+            stop = min(start + size, array.size)
+            combine(name, start, stop, delta[: stop - start], spare[: stop - start])
+            merge.piece(name, start, stop, delta[: stop - start], spare[: stop - start], stepped=name in parameters)
+    return Merged(version=data, outer=None if state.empty else state.data, step=step.data if step else None)
 
 
-def _canonical(updates: Sequence[tuple[str, float, Source]]) -> _Weighted:
+def _canonical(updates: Sequence[tuple[str, float, Source]]) -> Weighted:
     ordered = sorted(updates, key=lambda update: update[0])
     ids = [unit_id for unit_id, _, _ in ordered]
     if not ids or len(set(ids)) != len(ids):
         raise InvalidInput(f"a merge needs at least one update and each unit once, got {ids[:20]}")
-    total = math.fsum(weight for _, weight, _ in ordered)
     if not all(weight > 0 and math.isfinite(weight) for _, weight, _ in ordered):
         raise InvalidInput("the weight of every update must be above 0")
+    total = math.fsum(weight for _, weight, _ in ordered)
     return [(weight / total, EncodedUpdate(source)) for _, weight, source in ordered]
 
 
-def _momentum(like: Array, held: Array | None) -> Array:
-    return np.zeros(like.shape, like.dtype) if held is None else held.copy()
+def _parameters(version: Version) -> Layout:
+    """The tensors that take an outer step, with the dtypes it is computed in."""
+    return {
+        name: (wide(array.dtype), array.shape)
+        for name, array in version.tensors.items()
+        if name not in version.buffers and np.issubdtype(array.dtype, np.floating)
+    }
 
 
-def _merge_floats(base: Array, name: str, updates: _Weighted, outer: OuterOptimizer, momentum: Array | None) -> Array:
-    wide = np.dtype(np.float64 if base.dtype == np.float64 else np.float32)
-    flat, merged = base.reshape(-1), np.empty(base.size, base.dtype)
-    mean, scratch = np.empty(min(_PIECE, base.size), wide), np.empty(min(_PIECE, base.size), wide)
-    for start in range(0, base.size, _PIECE):
-        stop = min(start + _PIECE, base.size)
-        step, spare = mean[: stop - start], scratch[: stop - start]
-        _weighted_mean(name, start, stop, updates, step, spare)
-        if momentum is not None:
-            held = momentum.reshape(-1)[start:stop]
-            np.multiply(held, wide.type(outer.momentum), out=spare)
-            np.add(spare, step, out=spare)
-            held[...] = spare
-            np.multiply(spare, wide.type(outer.momentum), out=spare)
-            np.add(step, spare, out=step)
-        if outer.lr != 1.0:
-            np.multiply(step, wide.type(outer.lr), out=step)
-        np.add(flat[start:stop], step, out=merged[start:stop], casting="same_kind")
-    return merged.reshape(base.shape)
+def _step_spec(version: Version) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Steps of floats have the dtype they are added in; counters travel as what they count in."""
+    return {
+        name: (wide(array.dtype).name if np.issubdtype(array.dtype, np.floating) else array.dtype.name, array.shape)
+        for name, array in version.tensors.items()
+        if array.dtype != np.bool_
+    }
 
 
-def _weighted_mean(name: str, start: int, stop: int, updates: _Weighted, out: Array, scratch: Array) -> None:
-    out.fill(0)
-    for weight, update in updates:
-        np.multiply(update.read(name, start, stop), out.dtype.type(weight), out=scratch, casting="same_kind")
-        np.add(out, scratch, out=out)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Merge:
+    """Where the pieces of one merge go."""
 
+    version: Version
+    made: Mapping[str, Array]
+    method: Method
+    state: OuterState
+    step: UpdateWriter | None
 
-def _merge_integers(base: Array, name: str, updates: _Weighted) -> Array:
-    mean = np.zeros(base.size, np.float64)
-    for weight, update in updates:
-        mean += update.read(name, 0, base.size) * np.float64(weight)
-    merged: Array = base + np.rint(mean).astype(base.dtype).reshape(base.shape)
-    return merged
+    def piece(self, name: str, start: int, stop: int, delta: Array, spare: Array, *, stepped: bool) -> None:
+        """Add one piece of the combined ``delta`` to the version, by way of the outer optimizer where ``stepped``."""
+        before, after = (tensors[name].reshape(-1)[start:stop] for tensors in (self.version.tensors, self.made))
+        if stepped:
+            held = self.state.pieces(name, start, stop)
+            advance(self.method.outer, delta, held[: len(held) - (self.step is not None)], spare)
+            if self.step is not None:
+                self._round(self.step, name, start, delta, spare, residual=held[-1])
+        else:
+            change = delta if np.issubdtype(before.dtype, np.floating) else np.rint(delta).astype(before.dtype)
+            if self.step is not None:
+                self.step.write(name, start, change)
+            delta = change
+        np.add(before, delta, out=after, casting="same_kind")
+
+    def _round(self, step: UpdateWriter, name: str, start: int, delta: Array, spare: Array, *, residual: Array) -> None:
+        """Make ``delta`` what travels of it and of what did not travel before."""
+        np.add(delta, residual, out=spare)
+        step.write(name, start, spare)
+        step.read_into(name, start, start + len(delta), delta)
+        np.subtract(spare, delta, out=residual)
 
 
 def tensor_spec(tensors: Mapping[str, Array]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -165,8 +171,10 @@ def _square_norm(update: EncodedUpdate, name: str) -> float:
     if not np.issubdtype(update.dtype(name), np.floating):
         return 0.0
     total = 0.0
-    for start in range(0, update.size(name), _PIECE):
-        piece: Any = update.read(name, start, min(start + _PIECE, update.size(name))).astype(np.float64)
+    for start in range(0, update.size(name), PIECE):
+        stop = min(start + PIECE, update.size(name))
+        piece = np.empty(stop - start, np.float64)
+        update.read_into(name, start, stop, piece)
         total += float(np.dot(piece, piece))
     if not math.isfinite(total):
         raise UpdateRefused(f"tensor {name!r} of the update holds NaN or infinity", reason=Refusal.NOT_FINITE)

@@ -24,6 +24,9 @@ from gridsched.core.errors import InvalidInput
 __all__ = [
     "DTYPES",
     "Array",
+    "Layout",
+    "Source",
+    "allocate",
     "dtype_name",
     "element_count",
     "file_digest",
@@ -36,6 +39,10 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Dtype and shape by name."""
+Source = bytes | memoryview | Path
+"""A file, or what is in one."""
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {
@@ -94,24 +101,41 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a number here")
 
 
-def _ordered(tensors: Mapping[str, Array]) -> list[str]:
+def _ordered(layout: Layout) -> list[str]:
     # Widest elements first keeps every array aligned to its own element size; names make the order total.
-    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    return sorted(layout, key=lambda name: (-layout[name][0].itemsize, name))
+
+
+def _head(layout: Layout, metadata: Mapping[str, str] | None) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """The file's first bytes, and where in the file each array begins and ends."""
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    spans: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for name in _ordered(layout):
+        dtype, shape = layout[name]
+        spans[name] = offset, offset + element_count(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype_name(dtype)], "shape": list(shape), "data_offsets": list(spans[name])}
+        offset = spans[name][1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    return head, {name: (len(head) + begin, len(head) + end) for name, (begin, end) in spans.items()}
+
+
+def allocate(layout: Layout, metadata: Mapping[str, str] | None = None) -> tuple[memoryview, dict[str, Array]]:
+    """A canonical file whose arrays are still to be filled in, and those arrays: writable views into it, so that nothing is held twice."""
+    head, spans = _head(layout, metadata)
+    data = np.empty(max((end for _, end in spans.values()), default=len(head)), np.uint8)
+    data[: len(head)] = np.frombuffer(head, np.uint8)
+    views = {name: data[begin:end].view(layout[name][0].newbyteorder("<")).reshape(layout[name][1]) for name, (begin, end) in spans.items()}
+    return data.data, views
 
 
 def tensor_chunks(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """The file's bytes piece by piece: the header, then each array without a copy where it is already contiguous."""
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    offset = 0
-    for name in _ordered(tensors):
-        array = tensors[name]
-        end = offset + array.nbytes
-        header[name] = {"dtype": _CODES[dtype_name(array.dtype)], "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in _ordered(tensors):
+    layout = {name: (array.dtype, array.shape) for name, array in tensors.items()}
+    yield _head(layout, metadata)[0]
+    for name in _ordered(layout):
         array = np.ascontiguousarray(tensors[name]).reshape(-1)
         yield array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
 
@@ -188,15 +212,17 @@ def _check_cover(spans: list[tuple[int, int]], room: int) -> None:
         raise InvalidInput(f"the file has {room - position} bytes after its last tensor")
 
 
-def open_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The file's arrays, memory mapped: nothing is read until it is touched. Raises InvalidInput naming the file."""
+def open_tensors(source: Source) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays of a file, memory mapped: nothing is read until it is touched; or those in bytes. InvalidInput names the file."""
+    if not isinstance(source, Path):
+        return tensors_from_bytes(source)
     try:
-        if path.stat().st_size == 0:
+        if source.stat().st_size == 0:
             return tensors_from_bytes(b"")  # nothing to map; refused as cut short
-        with path.open("rb") as file:
+        with source.open("rb") as file:
             return tensors_from_bytes(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from error
+        raise InvalidInput(f"{source}: {error}") from error
 
 
 def version_digest(data: bytes | memoryview) -> str:

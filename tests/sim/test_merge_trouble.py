@@ -3,37 +3,47 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gridsched.core.errors import StorageFull
 from gridsched.core.facts import JobEnded, RoundMerged, UpdateRejected
 from gridsched.core.job import Job, JobState
-from gridsched.core.method import Method
+from gridsched.core.method import Codec, Method, OuterOptimizer
+from gridsched.core.round import Version
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, advance
 from gridsched.testing import Simulation, check_invariants
+from gridsched.train.merge import merge_version
+from gridsched.train.tensors import Source, version_digest
+from gridsched.train.version import advanced
 
 TICKS = 300
+PLAIN: dict[str, Any] = {"epochs": 2, "batch_size": 8, "samples_per_unit": 64, "units_per_round": 2}
+DILOCO: dict[str, Any] = {"outer": OuterOptimizer(name="nesterov", lr=0.7, momentum=0.9), "codec": Codec.INT8, "down": Codec.INT8}
 
 
-def site(folder: Path) -> Simulation:
+def site(folder: Path, **method: Any) -> Simulation:
     sim = Simulation(folder)
     sim.add_node("pc", power_w=180.0, steps_per_s=0.20)
     sim.add_node("old", power_w=110.0, steps_per_s=0.20)
-    sim.add_job(samples=128, test_samples=0, method=Method(epochs=2, batch_size=8, samples_per_unit=64, units_per_round=2))
+    sim.add_job(samples=128, test_samples=0, method=Method(**PLAIN | method))
     return sim
 
 
-def until_complete(sim: Simulation) -> list[str]:
-    """Tick until the first round waits for its merge, which is held back; the updates' digests."""
-    with sim.daemon._merging:
-        for _ in range(TICKS):
+def until_complete(sim: Simulation, round_id: str = "sim.r0") -> list[str]:
+    """Tick until the round waits for its merge, which is held back; the updates' digests."""
+    for _ in range(TICKS):
+        with sim.daemon._merging:
             sim.run_once(1000.0)
-            with sim.daemon.store.read() as tx:
-                if any(rnd.round_id == "sim.r0" for rnd in advance.ready_to_merge(tx)):
-                    return [unit.update or "" for unit in tx.find(WorkUnit, round_id="sim.r0")]
-    raise AssertionError("the first round did not become complete")
+        with sim.daemon.store.read() as tx:
+            ready = [rnd.round_id for rnd in advance.ready_to_merge(tx)]
+            if round_id in ready:
+                return [unit.update or "" for unit in tx.find(WorkUnit, round_id=round_id)]
+        if ready:
+            sim.daemon.merge()
+    raise AssertionError(f"round {round_id} did not become complete")
 
 
 def lose(file: Path) -> None:
@@ -88,11 +98,60 @@ def test_a_job_whose_version_is_gone_ends_and_says_so_and_no_other_job_waits_for
     sim.close()
 
 
+@pytest.mark.parametrize("harm", [lose, flip])
+def test_a_job_whose_outer_state_is_gone_ends_and_says_so(folder: Path, harm: Callable[[Path], None]) -> None:
+    sim = site(folder, **DILOCO)
+    until_complete(sim, "sim.r1")
+    with sim.daemon.store.read() as tx:
+        harm(sim.daemon.blobs.path(tx.must(Version, "sim", 1).outer or ""))
+    sim.daemon.merge()
+    (ended,) = [fact for fact in sim.facts if isinstance(fact, JobEnded)]
+    assert (ended.job_id, ended.state) == ("sim", "failed")
+    assert "sim.r1" in ended.reason
+    with sim.daemon.store.read() as tx:
+        check_invariants(tx)
+    sim.close()
+
+
+def test_a_lost_step_ends_nothing(folder: Path) -> None:
+    sim = site(folder, **DILOCO)
+    until_complete(sim, "sim.r1")
+    with sim.daemon.store.read() as tx:
+        lose(sim.daemon.blobs.path(tx.must(Version, "sim", 1).step or ""))
+    sim.run(ticks=TICKS, surplus_w=lambda _: 1000.0)
+    with sim.daemon.store.read() as tx:
+        assert tx.must(Job, "sim").state is JobState.DONE
+    sim.close()
+
+
+@pytest.mark.parametrize("outer", [OuterOptimizer(), OuterOptimizer(momentum=0.9), OuterOptimizer(name="adam"), DILOCO["outer"]])
+def test_every_version_its_outer_state_and_its_step_follow_from_the_journal(folder: Path, outer: OuterOptimizer) -> None:
+    """The audit: from version 0 and the updates that each row names, merged again somewhere else."""
+    sim = site(folder, **DILOCO | {"outer": outer})
+    sim.run(ticks=TICKS, surplus_w=lambda _: 1000.0)
+    blobs = sim.daemon.blobs
+    with sim.daemon.store.read() as tx:
+        job, rows = tx.must(Job, "sim"), tx.find(Version, job_id="sim")
+    version: Source = blobs.path(job.spec.initial)
+    state: Source | None = None
+    for row in rows[1:]:
+        updates = [(unit_id, float(samples), blobs.path(update)) for unit_id, update, samples in row.updates]
+        made = merge_version(version, updates, job.spec.method, state)
+        assert made.step is not None
+        assert made.outer is not None
+        assert (version_digest(made.version), version_digest(made.outer)) == (row.digest, row.outer)
+        assert (version_digest(made.step), len(made.step)) == (row.step, row.step_bytes)
+        assert advanced(version, [made.step]) == made.version
+        version, state = made.version, made.outer
+    assert len(rows) == 3
+    sim.close()
+
+
 def test_a_merge_without_room_waits_and_the_daemon_starts_all_the_same(folder: Path, quiet: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sim = site(folder)
     until_complete(sim)
 
-    def full(data: bytes) -> str:
+    def full(data: bytes | memoryview) -> str:
         raise StorageFull("the disk is full")
 
     with monkeypatch.context() as patched:

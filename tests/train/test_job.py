@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gridsched.core.method import Codec, OuterOptimizer
+from gridsched.core.method import Codec, Method, OuterOptimizer
 from gridsched.core.work import UnitSpec
 from gridsched.train.codec import encode
 from gridsched.train.dataset import Dataset
@@ -14,7 +14,11 @@ from gridsched.train.unit import Continuation, Outcome, run
 from gridsched.train.version import Version, initial_version, read_version
 from tests.train.builders import SAMPLES, dataset_of, hard_net, hard_runtime, samples, unit_spec
 
-OUTERS = {"fedavg": OuterOptimizer(), "diloco": OuterOptimizer(name="nesterov", lr=0.7, momentum=0.5)}
+METHODS = {
+    "fedavg": Method(),
+    "diloco": Method(outer=OuterOptimizer(name="nesterov", lr=0.7, momentum=0.5), down=Codec.INT8),
+    "fedadam": Method(outer=OuterOptimizer(name="adam", lr=0.01)),
+}
 
 
 def units(epoch: int) -> list[UnitSpec]:
@@ -37,43 +41,47 @@ def train_unit(spec: UnitSpec, dataset: Dataset, version: Version, churn: random
             saved = Continuation.from_bytes(outcome.continuation.to_bytes())
 
 
-def train(outer: OuterOptimizer, codec: Codec, churn: random.Random | None) -> list[str]:
+def train(method: Method, codec: Codec, churn: random.Random | None) -> list[str]:
     """The digest of every version of a job of two epochs."""
     program, tensors = hard_net()
     dataset = dataset_of(samples())
-    version, digests = initial_version(program, tensors).to_bytes(), []
+    version: bytes | memoryview = initial_version(program, tensors).to_bytes()
+    outer: memoryview | None = None
+    digests = []
     for epoch in range(2):
         base = read_version(version)
         updates = []
         for spec in units(epoch):
-            data = encode(train_unit(spec, dataset, base, churn).delta, codec)
+            data = encode(train_unit(spec, dataset, base, churn).delta, codec, seed=spec.seed)
             check_update(data, tensor_spec(base.tensors), 1e3, buffers=base.buffers)
             updates.append((spec.unit_id, float(spec.samples), data))
         if churn is not None:
             churn.shuffle(updates)
-        version = merge_version(version, updates, outer)
+        made = merge_version(version, updates, method, outer)
+        version, outer = made.version, made.outer
         digests.append(version_digest(version))
     return digests
 
 
 @pytest.mark.parametrize("codec", Codec)
-@pytest.mark.parametrize("outer", OUTERS)
-def test_a_job_under_churn_ends_in_the_bits_of_one_in_peace(outer: str, codec: Codec) -> None:
-    peace = train(OUTERS[outer], codec, None)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_job_under_churn_ends_in_the_bits_of_one_in_peace(method: Method, codec: Codec) -> None:
+    peace = train(method, codec, None)
     assert len(set(peace)) == 2
     for seed in range(2):
-        assert train(OUTERS[outer], codec, random.Random(seed)) == peace
+        assert train(method, codec, random.Random(seed)) == peace
 
 
 def test_a_job_learns() -> None:
     program, tensors = hard_net()
     fields = samples() | {"y": (samples()["x"].mean((1, 2, 3)) > 0).astype("int64")}
-    dataset, version = dataset_of(fields), initial_version(program, tensors).to_bytes()
+    dataset = dataset_of(fields)
+    version: bytes | memoryview = initial_version(program, tensors).to_bytes()
     losses = []
     for epoch in range(6):
         base = read_version(version)
         outcomes = [(spec, run(spec, hard_runtime(), dataset, base.tensors)) for spec in units(epoch)]
         losses.append(sum(outcome.metrics.loss for _, outcome in outcomes))
         updates = [(spec.unit_id, float(spec.samples), encode(outcome.delta, Codec.RAW)) for spec, outcome in outcomes]
-        version = merge_version(version, updates, OuterOptimizer())
+        version = merge_version(version, updates, Method()).version
     assert losses[-1] < 0.6 * losses[0]

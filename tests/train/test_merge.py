@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput, UpdateRefused
-from gridsched.core.method import Codec, OuterOptimizer
+from gridsched.core.method import Codec, MergeRule, Method, OuterOptimizer
 from gridsched.core.work import Refusal
-from gridsched.train.codec import BLOCK, EncodedUpdate, decode, encode
-from gridsched.train.merge import check_update, merge, merge_version, tensor_spec
-from gridsched.train.tensors import Array, tensors_from_bytes, tensors_to_bytes, version_digest
-from gridsched.train.version import Version, read_version
+from gridsched.train.codec import BLOCK, encode
+from gridsched.train.merge import Merged, check_update, merge_version, tensor_spec
+from gridsched.train.tensors import Array, Source, open_tensors, tensors_to_bytes, version_digest
+from gridsched.train.version import Version, advanced, read_version
 
-FEDAVG = OuterOptimizer()
-DILOCO = OuterOptimizer(name="nesterov", lr=0.7, momentum=0.9)
+FEDAVG = Method()
+DILOCO = Method(outer=OuterOptimizer(name="nesterov", lr=0.7, momentum=0.9))
+FEDAVGM = Method(outer=OuterOptimizer(momentum=0.9, lr=0.5))
+FEDADAM = Method(outer=OuterOptimizer(name="adam", lr=0.1, beta1=0.9, beta2=0.99, eps=1e-3))
+OUTERS = {"fedavg": FEDAVG, "diloco": DILOCO, "fedavgm": FEDAVGM, "fedadam": FEDADAM}
 # More than one piece of the streaming merge, and not a whole number of blocks.
 LARGE = 128 * BLOCK + 77
 
@@ -60,98 +64,275 @@ def bits(tensors: Mapping[str, Array]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in tensors.items()}
 
 
+def version(tensors: Mapping[str, Array] | None = None) -> bytes:
+    return Version(tensors=tensors or model(), buffers=frozenset({"running_var"})).to_bytes()
+
+
+def merged(method: Method, count: int = 3, base: Source | None = None, outer: Source | None = None) -> Merged:
+    return merge_version(version() if base is None else base, updates(count, method.codec), method, outer)
+
+
 def test_federated_averaging_is_the_weighted_mean() -> None:
-    merged, state = merge(model(), updates(5), FEDAVG, buffers={"running_var"})
-    assert state == {}
+    made = merged(FEDAVG, 5)
+    assert made.outer is made.step is None
+    tensors = read_version(made.version).tensors
     for name in ("big", "wide", "running_var"):
-        np.testing.assert_allclose(merged[name], model()[name] + mean_delta(name, 5), rtol=1e-6, atol=1e-6)
-    assert merged["tracked"] == 10 + round(float(mean_delta("tracked", 5)))
-    assert merged["mask"].tolist() == [True, False]
-    assert {name: array.dtype for name, array in merged.items()} == {name: array.dtype for name, array in model().items()}
+        np.testing.assert_allclose(tensors[name], model()[name] + mean_delta(name, 5), rtol=1e-6, atol=1e-6)
+    assert tensors["tracked"] == 10 + round(float(mean_delta("tracked", 5)))
+    assert tensors["mask"].tolist() == [True, False]
+    assert {name: array.dtype for name, array in tensors.items()} == {name: array.dtype for name, array in model().items()}
 
 
-def test_the_outer_step_of_diloco_is_nesterovs_over_two_rounds() -> None:
-    base, held = model(), {name: np.zeros_like(array, np.float64) for name, array in model().items()}
-    state: dict[str, Array] = {}
-    expected = {name: base[name].astype(np.float64) for name in ("big", "wide")}
-    for _ in range(2):
-        base, state = merge(base, updates(3), DILOCO, state, buffers={"running_var"})
-        for name, value in expected.items():
-            step = mean_delta(name, 3)
-            held[name] = 0.9 * held[name] + step
-            expected[name] = value + 0.7 * (step + 0.9 * held[name])
-    for name, value in expected.items():
-        np.testing.assert_allclose(base[name], value, rtol=1e-5, atol=1e-5)
-    assert set(state) == {"big", "wide"}
+class PlainOuter:
+    """The papers' formulas in float64."""
+
+    def __init__(self, outer: OuterOptimizer) -> None:
+        self.outer = outer
+        self.first: Array = np.zeros(())
+        self.second: Array = np.full((), outer.eps**2)
+
+    def step(self, delta: Array) -> Array:
+        outer, step = self.outer, delta
+        if outer.name == "adam":
+            self.first = outer.beta1 * self.first + (1 - outer.beta1) * delta
+            self.second = outer.beta2 * self.second + (1 - outer.beta2) * delta**2
+            step = self.first / (np.sqrt(self.second) + outer.eps)
+        else:
+            self.first = outer.momentum * self.first + delta
+            step = delta + outer.momentum * self.first if outer.name == "nesterov" else self.first
+        return step * outer.lr
 
 
-def test_buffers_take_the_plain_mean_whatever_the_outer_step() -> None:
-    merged, _ = merge(model(), updates(3), DILOCO, buffers={"running_var"})
-    np.testing.assert_allclose(merged["running_var"], model()["running_var"] + mean_delta("running_var", 3), rtol=1e-6)
+@pytest.mark.parametrize("method", OUTERS.values(), ids=OUTERS)
+def test_the_outer_step_is_the_papers_over_three_rounds(method: Method) -> None:
+    expected = {name: (model()[name].astype(np.float64), PlainOuter(method.outer)) for name in ("big", "wide")}
+    base: Source = version()
+    outer: Source | None = None
+    for _ in range(3):
+        made = merged(method, base=base, outer=outer)
+        base, outer = made.version, made.outer
+        expected = {name: (value + plain.step(mean_delta(name, 3)), plain) for name, (value, plain) in expected.items()}
+    for name, (value, _) in expected.items():
+        np.testing.assert_allclose(read_version(base).tensors[name], value, rtol=1e-5, atol=1e-5)
 
 
-@given(st.permutations(range(6)), st.sampled_from([FEDAVG, DILOCO]), st.sampled_from(list(Codec)))
-def test_arrival_order_changes_no_bit(arrival: list[int], outer: OuterOptimizer, codec: Codec) -> None:
-    sent = updates(6, codec)
-    base = Version(tensors=model(), buffers=frozenset({"running_var"})).to_bytes()
-    assert merge_version(base, [sent[index] for index in arrival], outer) == merge_version(base, sent, outer)
+def test_one_step_per_unit_and_outer_momentum_are_sgd_with_momentum_on_a_batch_as_large_as_all() -> None:
+    """The preset ``sync``: units of one step of plain sgd, whose mean an outer momentum adds up."""
+    torch = pytest.importorskip("torch")
+    draw = np.random.default_rng(3)
+    x, y = draw.normal(size=(12, 4, 8, 5)).astype(np.float32), draw.normal(size=(12, 4, 8, 1)).astype(np.float32)
+    start = draw.normal(size=(5, 1)).astype(np.float32)
+
+    def gradient(weights: Array, inputs: Array, targets: Array) -> Array:
+        found: Array = (2 * inputs.T @ (inputs @ weights - targets) / len(inputs)).astype(np.float32)
+        return found
+
+    theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    optimizer = torch.optim.SGD([theirs], lr=0.05, momentum=0.9)
+    method = Method(inner=replace(FEDAVG.inner, lr=0.05), outer=OuterOptimizer(momentum=0.9))
+    base: Source = Version(tensors={"w": start}).to_bytes()
+    outer: Source | None = None
+    for step in range(12):
+        theirs.grad = torch.from_numpy(gradient(theirs.detach().numpy(), x[step].reshape(-1, 5), y[step].reshape(-1, 1)))
+        optimizer.step()
+        ours = read_version(base).tensors["w"]
+        moved = [np.float32(-0.05) * gradient(ours, x[step][unit], y[step][unit]) for unit in range(4)]
+        made = merge_version(base, [(f"u{unit}", 8.0, encode({"w": w}, Codec.RAW)) for unit, w in enumerate(moved)], method, outer)
+        base, outer = made.version, made.outer
+    np.testing.assert_allclose(read_version(base).tensors["w"], theirs.detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert np.abs(theirs.detach().numpy() - start).max() > 0.3
 
 
-@given(st.lists(st.sampled_from(["big", "wide", "running_var", "tracked", "mask"]), unique=True))
-def test_spreading_names_over_processes_changes_no_bit(names: list[str]) -> None:
-    whole, whole_state = merge(model(), updates(3), DILOCO)
-    rest = [name for name in model() if name not in names]
-    parts = [merge(model(), updates(3), DILOCO, names=part) for part in (names, rest)]
-    assert bits(parts[0][0] | parts[1][0]) == bits(whole)
-    assert bits(parts[0][1] | parts[1][1]) == bits(whole_state)
+@pytest.mark.parametrize("method", OUTERS.values(), ids=OUTERS)
+def test_buffers_take_the_plain_mean_whatever_the_outer_step(method: Method) -> None:
+    tensors = read_version(merged(method).version).tensors
+    np.testing.assert_allclose(tensors["running_var"], model()["running_var"] + mean_delta("running_var", 3), rtol=1e-6)
+
+
+def test_the_version_holds_tensors_alone_and_the_outer_state_is_a_file_of_its_own() -> None:
+    plain, made = merged(FEDAVG), merged(DILOCO)
+    assert len(made.version) == len(plain.version)
+    assert made.outer is not None
+    tensors, _ = open_tensors(made.outer)
+    assert set(tensors) == {"momentum/big", "momentum/wide"}
+
+
+def test_the_momentum_that_a_version_of_the_first_release_brought_along_is_taken_over() -> None:
+    first = merged(DILOCO)
+    assert first.outer is not None
+    tensors, metadata = open_tensors(first.version)
+    momentum, _ = open_tensors(first.outer)
+    old = tensors_to_bytes(tensors | {f"outer/{name.removeprefix('momentum/')}": array for name, array in momentum.items()}, metadata)
+    assert merged(DILOCO, base=old).version == merged(DILOCO, base=first.version, outer=first.outer).version
+
+
+@pytest.mark.parametrize(("of", "used"), [(DILOCO, FEDADAM), (FEDAVGM, DILOCO)])
+def test_the_state_of_another_optimizer_is_refused(of: Method, used: Method) -> None:
+    with pytest.raises(InvalidInput, match="does not belong"):
+        merged(used, outer=merged(of).outer)
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    other = merge_version(version({"big": model()["big"], "running_var": model()["running_var"]}), OTHER, DILOCO)
+    with pytest.raises(InvalidInput, match="does not belong"):
+        merged(DILOCO, outer=other.outer)
+
+
+OTHER = [("u0", 1.0, encode({name: delta(0)[name] for name in ("big", "running_var")}, Codec.RAW))]
+METHODS = [
+    *OUTERS.values(),
+    *(replace(FEDAVG, merge=rule) for rule in MergeRule),
+    *(replace(DILOCO, codec=codec, down=codec) for codec in Codec),
+]
+
+
+@given(st.permutations(range(6)), st.sampled_from(METHODS))
+def test_arrival_order_changes_no_bit(arrival: list[int], method: Method) -> None:
+    sent = updates(6, method.codec)
+    first, again = merge_version(version(), sent, method), merge_version(version(), [sent[index] for index in arrival], method)
+    assert (first.version, first.outer, first.step) == (again.version, again.outer, again.step)
+
+
+@given(st.lists(st.sampled_from(["big", "wide", "tracked", "mask"]), unique=True), st.sampled_from([FEDAVG, DILOCO, FEDADAM]))
+def test_tensors_merge_apart_to_the_bits_they_have_together(names: list[str], method: Method) -> None:
+    """What lets a merge be spread over processes, tensor by tensor."""
+    whole = bits(read_version(merged(method).version).tensors)
+    parts: dict[str, bytes] = {}
+    for part in (names, [name for name in model() if name not in names]):
+        base = Version(tensors={name: model()[name] for name in part}, buffers=frozenset({"running_var"} & set(part))) if part else None
+        if base is not None:
+            sent = [(f"u{i:03}", 10.0 + 3 * i, encode({n: delta(i)[n] for n in part if n != "mask"}, Codec.RAW)) for i in range(3)]
+            parts |= bits(read_version(merge_version(base.to_bytes(), sent, method).version).tensors)
+    assert parts == whole
 
 
 def test_files_and_bytes_merge_to_the_same_version(tmp_path: Path) -> None:
-    base = Version(tensors=model(), buffers=frozenset({"running_var"})).to_bytes()
     sent = updates(4)
     paths = []
-    for unit_id, weight, data in [*sent, ("base", 0.0, base)]:
+    for unit_id, weight, data in [*sent, ("base", 0.0, version())]:
         (tmp_path / unit_id).write_bytes(data)
         paths.append((unit_id, weight, tmp_path / unit_id))
-    assert merge_version(tmp_path / "base", paths[:-1], DILOCO) == merge_version(base, sent, DILOCO)
+    assert merge_version(tmp_path / "base", paths[:-1], DILOCO).version == merge_version(version(), sent, DILOCO).version
 
 
-def test_a_journal_replayed_from_version_0_gives_every_digest_again() -> None:
+def test_a_weight_may_be_any_share_of_a_sample() -> None:
+    """Updates of older versions are weighed down, so weights are not whole numbers."""
+    base = Version(tensors={"w": np.zeros(3, np.float32)}).to_bytes()
+    sent = [(f"u{index}", weight, encode({"w": np.full(3, value, np.float32)}, Codec.RAW)) for index, (weight, value) in enumerate(STALE)]
+    (values,) = read_version(merge_version(base, sent, FEDAVG).version).tensors.values()
+    np.testing.assert_allclose(values, (10.0 * 1 + 10 * 2**-0.5 * 2 + 0.001 * 3) / (10 + 10 * 2**-0.5 + 0.001), rtol=1e-6)
+
+
+STALE = [(10.0, 1.0), (10 * 2**-0.5, 2.0), (0.001, 3.0)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.outer.name}-{method.merge}-{method.down}")
+def test_a_journal_replayed_from_version_0_gives_every_digest_again(method: Method) -> None:
     def replay() -> list[str]:
-        version, digests = Version(tensors=model(), buffers=frozenset({"running_var"})).to_bytes(), []
-        for count in (2, 4, 3):
-            version = merge_version(version, updates(count), DILOCO)
-            digests.append(version_digest(version))
+        base: Source = version()
+        outer: Source | None = None
+        digests = []
+        for count in (3, 4, 3):
+            made = merged(method, count, base, outer)
+            base, outer = made.version, made.outer
+            digests += [version_digest(data) for data in (made.version, made.outer, made.step) if data is not None]
         return digests
 
     first = replay()
-    assert len(set(first)) == 3
+    assert len(set(first)) == len(first) >= 3
     assert replay() == first
 
 
-def test_merging_many_updates_takes_about_two_models_of_memory(tmp_path: Path) -> None:
-    base = {"w": np.zeros(1 << 20, np.float32)}
+# The step down.
+
+
+@pytest.mark.parametrize("outer", OUTERS)
+@pytest.mark.parametrize("down", [Codec.HALF, Codec.INT8, Codec.INT4])
+def test_versions_are_remade_from_steps_bit_by_bit(outer: str, down: Codec) -> None:
+    method = replace(OUTERS[outer], down=down)
+    first = merged(method)
+    second = merged(method, base=first.version, outer=first.outer)
+    assert first.step is not None
+    assert second.step is not None
+    assert advanced(version(), [first.step]) == first.version
+    assert advanced(first.version, [second.step]) == second.version
+    assert advanced(version(), [first.step, second.step]) == second.version
+
+
+def test_versions_of_half_precision_are_remade_too() -> None:
+    base = Version(tensors={"w": np.linspace(-3, 3, 700).astype(np.float16), "n": np.array(3)}).to_bytes()
+    sent = [("u", 1.0, encode({"w": np.full(700, 0.01, np.float16), "n": np.array(2)}, Codec.RAW))]
+    first = merge_version(base, sent, replace(DILOCO, down=Codec.INT8))
+    second = merge_version(first.version, sent, replace(DILOCO, down=Codec.INT8), first.outer)
+    assert first.step is not None
+    assert second.step is not None
+    assert advanced(base, [first.step, second.step]) == second.version
+
+
+@pytest.mark.parametrize(("down", "share"), [(Codec.HALF, 0.51), (Codec.INT8, 0.27), (Codec.INT4, 0.15)])
+def test_a_step_is_a_fraction_of_the_version(down: Codec, share: float) -> None:
+    made = merged(replace(FEDAVG, down=down))
+    assert made.step is not None
+    assert len(made.step) < share * len(made.version)
+
+
+@pytest.mark.parametrize("down", [Codec.HALF, Codec.INT8, Codec.INT4])
+def test_what_rounding_loses_on_the_way_down_comes_with_a_later_step(down: Codec) -> None:
+    """Error feedback: after many rounds the version is within a step or two of the one that travelled whole."""
+    exact: Source = version()
+    rounded: Source = version()
+    outer: Source | None = None
+    for _ in range(12):
+        exact = merged(FEDAVG, base=exact).version
+        made = merged(replace(FEDAVG, down=down), base=rounded, outer=outer)
+        rounded, outer = made.version, made.outer
+    off = np.abs(read_version(exact).tensors["big"] - read_version(rounded).tensors["big"]).max()
+    level = np.abs(mean_delta("big", 3)).max() / {Codec.HALF: 2**11, Codec.INT8: 127, Codec.INT4: 7}[down]
+    assert 0 < off < 1.5 * level
+
+
+@pytest.mark.parametrize("name", ["running_var", "tracked"])
+def test_buffers_and_counters_travel_down_exactly(name: str) -> None:
+    exact, rounded = merged(FEDAVG), merged(replace(FEDAVG, down=Codec.INT4))
+    assert read_version(rounded.version).tensors[name].tobytes() == read_version(exact.version).tensors[name].tobytes()
+
+
+def test_a_step_to_another_model_is_refused() -> None:
+    made = merge_version(version({"big": model()["big"], "running_var": model()["running_var"]}), OTHER, replace(FEDAVG, down=Codec.INT8))
+    assert made.step is not None
+    with pytest.raises(InvalidInput, match="does not fit"):
+        advanced(version(), [made.step])
+
+
+# Bounds.
+
+
+@pytest.mark.parametrize("rule", [MergeRule.MEAN, MergeRule.MEDIAN, MergeRule.KRUM])
+@pytest.mark.parametrize("count", [4, 24])
+def test_merging_takes_one_model_of_memory_and_a_little_however_many_updates(tmp_path: Path, rule: MergeRule, count: int) -> None:
+    size = 1 << 20
+    (tmp_path / "base").write_bytes(Version(tensors={"w": np.zeros(size, np.float32)}).to_bytes())
     sent = []
-    for index in range(12):
-        (tmp_path / str(index)).write_bytes(encode({"w": np.full(1 << 20, index, np.float32)}, Codec.RAW))
+    for index in range(count):
+        (tmp_path / str(index)).write_bytes(encode({"w": np.full(size, index, np.float32)}, Codec.RAW))
         sent.append((str(index), 1.0, tmp_path / str(index)))
     tracemalloc.start()
-    merge(base, sent, FEDAVG)
+    merge_version(tmp_path / "base", sent, Method(merge=rule))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * base["w"].nbytes
+    assert peak < 1.2 * 4 * size
 
 
 @pytest.mark.parametrize(("sent", "reason"), [([], "at least one"), (["u1", "u1"], "each unit once")])
 def test_a_merge_of_nothing_or_of_a_unit_twice_is_refused(sent: list[str], reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        merge(model(), [(unit_id, 1.0, encode(delta(0), Codec.RAW)) for unit_id in sent], FEDAVG)
+        merge_version(version(), [(unit_id, 1.0, encode(delta(0), Codec.RAW)) for unit_id in sent], FEDAVG)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_weight_that_is_no_positive_number_is_refused(weight: float) -> None:
     with pytest.raises(InvalidInput, match="weight"):
-        merge(model(), [("u1", weight, encode(delta(0), Codec.RAW))], FEDAVG)
+        merge_version(version(), [("u1", weight, encode(delta(0), Codec.RAW))], FEDAVG)
 
 
 # What may be merged.
@@ -165,7 +346,8 @@ def spec() -> dict[str, tuple[str, tuple[int, ...]]]:
 def test_an_honest_update_passes_with_its_norm(codec: Codec) -> None:
     sent = delta(0)
     expected = np.sqrt(sum(float(np.sum(sent[name].astype(np.float64) ** 2)) for name in ("big", "wide")))
-    assert check_update(encode(sent, codec), spec(), buffers={"running_var"}) == pytest.approx(expected, rel=0.01)
+    rounding = 0.05 if codec is Codec.INT4 else 0.01
+    assert check_update(encode(sent, codec), spec(), buffers={"running_var"}) == pytest.approx(expected, rel=rounding)
 
 
 @pytest.mark.parametrize("codec", Codec)
@@ -220,103 +402,3 @@ def test_an_update_cut_anywhere_is_unreadable(data: st.DataObject, codec: Codec)
     with pytest.raises(UpdateRefused) as caught:
         check_update(sent[: data.draw(st.integers(0, len(sent) - 1))], {"w": ("float32", (300,))})
     assert caught.value.reason == Refusal.UNREADABLE
-
-
-# Codecs.
-
-
-@pytest.mark.parametrize("codec", Codec)
-def test_an_update_comes_back_with_names_shapes_and_dtypes(codec: Codec) -> None:
-    back = decode(encode(delta(1), codec))
-    assert {name: (array.dtype, array.shape) for name, array in back.items()} == {
-        name: (array.dtype, array.shape) for name, array in delta(1).items()
-    }
-    assert back["tracked"] == delta(1)["tracked"]
-
-
-def test_raw_is_exact() -> None:
-    assert bits(decode(encode(delta(1), Codec.RAW))) == bits(delta(1))
-
-
-@given(st.integers(1, 3 * BLOCK + 5), st.floats(1e-3, 1e3), st.integers(0, 9))
-def test_int8_is_within_half_a_level_of_its_block(size: int, scale: float, seed: int) -> None:
-    values = (np.random.default_rng(seed).normal(size=size) * scale).astype(np.float32)
-    back = decode(encode({"w": values}, Codec.INT8))["w"]
-    for start in range(0, size, BLOCK):
-        block = values[start : start + BLOCK]
-        assert np.abs(back[start : start + BLOCK] - block).max() <= np.abs(block).max() / 127 * 0.501
-
-
-@given(st.integers(0, 9))
-def test_half_is_within_its_precision(seed: int) -> None:
-    values = np.random.default_rng(seed).normal(size=300).astype(np.float32)
-    np.testing.assert_allclose(decode(encode({"w": values}, Codec.HALF))["w"], values, rtol=2**-11, atol=1e-7)
-
-
-def test_half_saturates_large_values_so_that_one_does_not_cost_the_update() -> None:
-    assert decode(encode({"w": np.array([1e6, -1e6], np.float32)}, Codec.HALF))["w"].tolist() == [65504.0, -65504.0]
-
-
-def test_int8_travels_in_about_a_quarter_of_the_bytes() -> None:
-    sent = {"w": np.random.default_rng(0).normal(size=100_000).astype(np.float32)}
-    assert len(encode(sent, Codec.INT8)) < 0.26 * len(encode(sent, Codec.RAW))
-
-
-@pytest.mark.parametrize("codec", [Codec.HALF, Codec.INT8])
-def test_error_feedback_keeps_the_sum_of_many_updates_within_one_rounding(codec: Codec) -> None:
-    draw = np.random.default_rng(0)
-    total, arrived, residual = np.zeros(500), np.zeros(500), dict[str, Array]()
-    for _ in range(30):
-        values = draw.normal(size=500).astype(np.float32)
-        total += values
-        arrived += decode(encode({"w": values}, codec, residual))["w"]
-    np.testing.assert_allclose(arrived + residual["w"], total, atol=1e-4)
-    assert np.abs(arrived - total).max() < 0.05
-
-
-@pytest.mark.parametrize("codec", Codec)
-def test_ranges_read_one_by_one_are_the_whole(codec: Codec) -> None:
-    update = EncodedUpdate(encode(delta(2), codec))
-    pieces = [update.read("big", start, min(start + BLOCK, LARGE)) for start in range(0, LARGE, BLOCK)]
-    assert np.concatenate(pieces).astype(np.float32).tobytes() == decode(encode(delta(2), codec))["big"].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [
-        ({}, "its codec"),
-        ({"gridsched.codec": "zip", "gridsched.dtypes": "{}"}, "its codec"),
-        ({"gridsched.codec": "half", "gridsched.dtypes": "{"}, "JSON"),
-        ({"gridsched.codec": "half", "gridsched.dtypes": '{"v": "float32"}'}, "does not hold"),
-        ({"gridsched.codec": "half", "gridsched.dtypes": '{"w": "object"}'}, "float dtype"),
-        ({"gridsched.codec": "half", "gridsched.dtypes": '{"w": "float32"}'}, "float dtype"),
-        ({"gridsched.codec": "half", "gridsched.dtypes": '{"w": []}'}, "float dtype"),
-        ({"gridsched.codec": "int8", "gridsched.dtypes": '{"w": "float32"}'}, "float dtype"),
-    ],
-)
-def test_an_update_that_lies_about_its_codec_is_refused(metadata: dict[str, str], reason: str) -> None:
-    with pytest.raises(InvalidInput, match=reason):
-        EncodedUpdate(tensors_to_bytes({"w": np.zeros(3, np.float32)}, metadata))
-
-
-def test_int8_without_its_scales_is_refused() -> None:
-    tensors, metadata = tensors_from_bytes(encode({"w": np.ones(600, np.float32)}, Codec.INT8))
-    with pytest.raises(InvalidInput, match="scales"):
-        EncodedUpdate(tensors_to_bytes({"w": tensors["w"]}, metadata))
-    with pytest.raises(InvalidInput, match="3 float32"):
-        EncodedUpdate(tensors_to_bytes(tensors | {"w#scale": np.ones(2, np.float32)}, metadata))
-
-
-# Versions.
-
-
-def test_a_version_survives_the_round_trip() -> None:
-    version = Version(tensors=model(), outer={"big": model()["big"]}, buffers=frozenset({"running_var"}))
-    again = read_version(version.to_bytes())
-    assert (bits(again.tensors), bits(again.outer), again.buffers) == (bits(version.tensors), bits(version.outer), version.buffers)
-    assert again.to_bytes() == version.to_bytes()
-
-
-def test_a_file_that_is_no_version_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="not a model version"):
-        read_version(encode(delta(0), Codec.RAW))
