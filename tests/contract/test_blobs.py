@@ -149,6 +149,65 @@ def test_a_file_that_changed_on_disk_is_noticed_and_set_aside(blobs: FileBlobs) 
     assert blobs.get(digest) == b"weights"
 
 
+@pytest.fixture
+def read_through(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were read to be held against their digest."""
+    names: list[str] = []
+    real = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:
+        names.append(Path(file.name).name)
+        return real(file, name)
+
+    monkeypatch.setattr(module.hashlib, "file_digest", counted)
+    return names
+
+
+def test_what_was_just_written_is_not_read_again_to_be_verified(blobs: FileBlobs, read_through: list[str]) -> None:
+    digest = blobs.put(b"weights")
+    assert blobs.verified(digest).read_bytes() == b"weights"
+    assert read_through == []
+    assert again(blobs).verified(digest) == blobs.path(digest)
+    assert read_through == [digest[2:]]
+
+
+def test_a_file_that_somebody_touched_is_read_again(blobs: FileBlobs, read_through: list[str]) -> None:
+    digest = blobs.put(b"weights")
+    os.utime(blobs.path(digest))
+    for _ in range(2):
+        blobs.verified(digest)
+    assert read_through == [digest[2:]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_file_changed_on_disk_is_not_verified_but_set_aside(blobs: FileBlobs, restarted: bool) -> None:
+    digest = blobs.put(b"weights")
+    blobs.path(digest).write_bytes(b"wrights")
+    with pytest.raises(BlobCorrupt, match="has changed on disk"):
+        (again(blobs) if restarted else blobs).verified(digest)
+    assert not blobs.has(digest)
+    with pytest.raises(NotFound):
+        blobs.verified(digest)
+
+
+def test_damage_that_leaves_no_trace_is_noticed_once_the_memory_of_the_file_is_old(
+    blobs: FileBlobs, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_touched", lambda file: (1, 7, 0, 0))
+    digest = blobs.put(b"weights")
+    blobs.path(digest).write_bytes(b"wrights")
+    clock.sleep(601)
+    with pytest.raises(BlobCorrupt):
+        blobs.verified(digest)
+
+
+def test_of_so_many_files_none_is_remembered_for_ever(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    for number in range(10):
+        assert blobs.verified(blobs.put(bytes([number]))).is_file()
+        assert len(blobs._seen) <= 3
+
+
 def test_the_quota_is_never_exceeded_and_parts_count(blobs: FileBlobs) -> None:
     blobs.put(b"a" * 6000)
     part = digest_of(b"b" * 5000)
