@@ -159,7 +159,7 @@ def read_through(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(file.name).name)
         return real(file, name)
 
-    monkeypatch.setattr(module.hashlib, "file_digest", counted)
+    monkeypatch.setattr(hashlib, "file_digest", counted)
     return names
 
 
