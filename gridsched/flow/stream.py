@@ -33,6 +33,8 @@ def take_in(tx: Tx, now: datetime, unit: WorkUnit) -> tuple[WorkUnit, list[Fact]
     if not method.quorum or unit.spec.kind is not UnitKind.TRAIN or unit.audits:
         return unit, []
     rnd = _open_round(tx, job)
+    if unit.round_id != rnd.round_id:  # it was accepted before, for a round to come, and opened again: no round is left empty
+        return unit, []
     number = rnd.number
     while tx.count(WorkUnit, round_id=_round_id(job.spec, number), state=UnitState.ACCEPTED, audits="") >= method.quorum:
         number += 1
