@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.quantity import unknown_key
-from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Settings, Site, StoreAddress, Web, ZoneTable
+from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Settings, Site, StoreAddress, Trust, Web, ZoneTable
 from gridsched.core.units import utc
 
 __all__ = ["FILE", "Client", "Settings", "client", "load"]
@@ -50,7 +50,16 @@ def client(*, environ: Mapping[str, str] = os.environ) -> Client:
 
 
 _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
-    {"site": Site, "store": StoreAddress, "web": Web, "http": Outgoing, "clock": Replay, "control": Control, "blobs": Blobs}
+    {
+        "site": Site,
+        "store": StoreAddress,
+        "web": Web,
+        "http": Outgoing,
+        "clock": Replay,
+        "control": Control,
+        "blobs": Blobs,
+        "trust": Trust,
+    }
 )
 _LISTS: Mapping[str, type[Any]] = MappingProxyType({"zone": ZoneTable, "adapter": AdapterTable})
 _CLIENT_VARIABLES = ("GRIDSCHED_SITE", "GRIDSCHED_HOME", "GRIDSCHED_URL", "GRIDSCHED_TOKEN")
@@ -234,6 +243,7 @@ def _settled(folder: Path, sections: Mapping[str, Any], zones: list[ZoneTable], 
         clock=sections["clock"],
         control=sections["control"] or Control(),
         blobs=sections["blobs"] or Blobs(),
+        trust=sections["trust"] or Trust(),
         zones=tuple(ZoneTable(name=z.name, policy=_policy(folder, z.policy)) for z in zones),
         adapters=tuple(adapters),
     )

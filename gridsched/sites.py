@@ -16,7 +16,7 @@ from gridsched.plugins import load_policy, shipped
 from gridsched.sources import Source, open_sources
 from gridsched.store.sql import SqlStore
 
-__all__ = ["Finding", "check", "make_site", "policy_of", "write_token"]
+__all__ = ["Finding", "audit_secret", "check", "make_site", "policy_of", "write_token"]
 
 _FOLDERS = ("adapters", "policies", "examples")
 
@@ -48,8 +48,20 @@ def make_site(folder: Path) -> Settings:
 
 def write_token(settings: Settings) -> None:
     """Make the operator's token, readable by its owner only; one that is there stays."""
+    _write_secret(settings.token_file)
+
+
+def audit_secret(settings: Settings) -> bytes:
+    """What the draws of audits hang on: made once, beside the database, so that no node can foresee them and we can repeat them."""
+    path = settings.site.data / "audit.secret"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_secret(path)
+    return path.read_bytes().strip()
+
+
+def _write_secret(path: Path) -> None:
     try:
-        handle = os.open(settings.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
     with os.fdopen(handle, "w", encoding="utf-8") as file:

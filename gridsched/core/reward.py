@@ -1,6 +1,6 @@
 """What a node earns: metered energy that led to verified work, at the rate shown before it opted in."""
 
-from gridsched.core.lease import Lease, LeaseState
+from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.meter import TOLERANCE
 from gridsched.core.units import micro_from_rate
 
@@ -13,7 +13,12 @@ def paid_energy_j(lease: Lease) -> float:
 
 
 def due_micro(lease: Lease) -> int:
-    """Micro-units owed for an ended lease of an accepted unit. The unit's bonus goes to the lease that finished it."""
+    """Micro-units owed for an ended lease of an accepted unit. The unit's bonus goes to the lease that finished it.
+
+    One that ended because its node was quarantined is owed nothing.
+    """
+    if lease.reason is LeaseReason.QUARANTINED:
+        return 0
     bonus = lease.reward_micro_per_unit if lease.state is LeaseState.RELEASED else 0
     return min(micro_from_rate(paid_energy_j(lease), lease.reward_micro_per_kwh) + bonus, most_micro(lease))
 

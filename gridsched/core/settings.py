@@ -16,7 +16,20 @@ from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.job import is_name
 from gridsched.core.quantity import duration
 
-__all__ = ["AdapterTable", "Blobs", "Control", "Outgoing", "Replay", "Settings", "Site", "StoreAddress", "Web", "ZoneTable", "size_bytes"]
+__all__ = [
+    "AdapterTable",
+    "Blobs",
+    "Control",
+    "Outgoing",
+    "Replay",
+    "Settings",
+    "Site",
+    "StoreAddress",
+    "Trust",
+    "Web",
+    "ZoneTable",
+    "size_bytes",
+]
 
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_SIZES)})?\s*")
@@ -141,7 +154,8 @@ class Control:
 
     ``every``: control tick. ``sync_every``: how often a node reports. ``lease_ttl``: how long a node may go on unheard.
     ``longest_lease``: then the unit goes to another node. ``absent_after``: silence that counts as gone. ``start_jitter``: spreads
-    starts. ``hand_over_after``: a pause this long asks for the continuation back.
+    starts. ``hand_over_after``: a pause this long asks for the continuation back. ``copies``: the share of a round's units (at least
+    one) that an idle node may do a second time where their own node is silent, paused or far behind; 0 for none.
     """
 
     every: Span = timedelta(minutes=1)
@@ -151,9 +165,11 @@ class Control:
     absent_after: Span = timedelta(seconds=60)
     start_jitter: Span = timedelta(seconds=2)
     hand_over_after: Span = timedelta(minutes=10)
+    copies: float = 0.2
 
     def __post_init__(self) -> None:
-        for f in fields(self):
+        _demand(0 <= self.copies <= 1, f"copies: must be a share between 0 and 1, got {self.copies}")
+        for f in (f for f in fields(self) if f.name != "copies"):
             least = timedelta(0) if f.name == "start_jitter" else timedelta(milliseconds=1)
             _demand(getattr(self, f.name) >= least, f"{f.name}: must be above 0")
         _demand(
@@ -177,6 +193,23 @@ class Blobs:
     def __post_init__(self) -> None:
         _demand(self.quota_bytes > 0, "quota: must be above 0")
         _demand(self.keep >= timedelta(0), "keep: must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """Whether nodes' work is done again elsewhere and compared: ``audits``.
+
+    A node is always audited until ``probation`` units in a row were found right; from then on ever less, but never less than ``share``
+    of its units (see `core.trust`).
+    """
+
+    audits: bool = True
+    share: float = 0.05
+    probation: int = 3
+
+    def __post_init__(self) -> None:
+        _demand(0 <= self.share <= 1, f"share: must lie between 0 and 1, got {self.share}")
+        _demand(self.probation >= 0, f"probation: must be 0 or more units, got {self.probation}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +243,7 @@ class Settings:
     clock: Replay | None = None
     control: Control = Control()
     blobs: Blobs = Blobs()
+    trust: Trust = Trust()
     zones: tuple[ZoneTable, ...] = ()
     adapters: tuple[AdapterTable, ...] = ()
 

@@ -92,7 +92,8 @@ class WorkUnit:
     """A unit in its round. ``leases`` counts the leases made on it so far and numbers the next one.
 
     ``only_node`` is the one node that can do it, where the data is that node's own. ``audits`` is the unit that this one does again
-    elsewhere, to be compared with it and never merged.
+    elsewhere, to be compared with it and never merged, ``audit_reason`` why, and ``audit_at`` since when. ``answer`` is what its result
+    counts as where results are compared: equal texts are the same result.
     """
 
     spec: UnitSpec
@@ -108,6 +109,9 @@ class WorkUnit:
     accepted_at: datetime | None = None
     only_node: str = ""
     audits: str = ""
+    audit_reason: str = ""
+    audit_at: datetime | None = None
+    answer: str = ""
 
     @property
     def unit_id(self) -> str:

@@ -1,0 +1,145 @@
+"""A node whose answer was found wrong: it gets no more work, is not paid for what is not merged yet, and all of that is done again.
+
+What it did before stays as it is: a version cannot be taken back, so the fact names those that hold its updates.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from gridsched.core.facts import Fact, NodePardoned, NodeQuarantined, RewardReversed
+from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Job, JobState
+from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
+from gridsched.core.ledger import Transfer, TransferKind
+from gridsched.core.round import Epoch, Round, RoundState, Version
+from gridsched.core.work import UnitState, WorkUnit
+from gridsched.flow import copies, settle
+from gridsched.flow.tell import lease_ended
+from gridsched.ports import Tx
+
+__all__ = ["disown", "notice", "pardon", "quarantine", "reopened"]
+
+
+def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> list[Fact]:
+    """Shut a node out until it is pardoned; ``why`` is told to its owner. Its work that waits to be merged is opened again, unpaid."""
+    node = tx.must(Node, node_id)
+    if node.quarantined_at is not None:
+        return []
+    versions = _versions_with(tx, node_id)
+    tx.put(replace(node, quarantined_at=now, quarantine_reason=why), replace(tx.must(Presence, node_id), verified=0))
+    facts: list[Fact] = [NodeQuarantined(at=now, node_id=node_id, zone=node.zone, unit_id=unit_id, reason=why, versions=versions)]
+    for lease in tx.find(Lease, node_id=node_id, state=LIVE):
+        facts += _take_away(tx, now, lease)
+    for rnd in tx.find(Round, state=RoundState.OPEN):
+        for unit in tx.find(WorkUnit, round_id=rnd.round_id, state=UnitState.ACCEPTED):
+            finished = tx.must(Lease, unit.accepted_lease)
+            if finished.node_id == node_id and not _confirmed(tx, unit):
+                facts += disown(tx, now, unit, finished, why)
+                tx.put(replace(unit, state=UnitState.ABANDONED, answer="") if unit.audits else reopened(unit))
+    return facts
+
+
+def pardon(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
+    """Let a quarantined node work again; it begins as a newcomer does. A node in good standing is left alone."""
+    node = tx.must(Node, node_id)
+    if node.quarantined_at is None:
+        return []
+    tx.put(replace(node, quarantined_at=None, quarantine_reason=""))
+    presence = tx.get(Presence, node_id)
+    if presence is not None:
+        tx.put(replace(presence, verified=0))
+    return [NodePardoned(at=now, node_id=node_id, zone=node.zone)]
+
+
+def notice(node: Node) -> str:
+    """What a quarantined node's owner is told; empty for any other."""
+    if node.quarantined_at is None:
+        return ""
+    return (
+        f"quarantined since {node.quarantined_at:%Y-%m-%d %H:%M} UTC: {node.quarantine_reason}. Nothing of it is merged or paid. "
+        f"Where nobody has tampered with the node, test its memory and its cooling, then ask the operator to run: "
+        f"gridsched pardon {node.node_id}"
+    )
+
+
+def reopened(unit: WorkUnit) -> WorkUnit:
+    """``unit`` to be done again from its beginning: a middle that somebody has handed over may be as wrong as the result."""
+    return replace(
+        unit,
+        state=UnitState.OPEN,
+        continuation=None,
+        continuation_step=0,
+        update=None,
+        update_norm=None,
+        accepted_lease=None,
+        accepted_at=None,
+        answer="",
+    )
+
+
+def disown(tx: Tx, now: datetime, unit: WorkUnit, lease: Lease, why: str) -> list[Fact]:
+    """Take back what ``lease`` was paid for finishing ``unit``, and count its energy as wasted. Doing it twice takes it back once."""
+    paid = tx.get(Transfer, f"{lease.lease_id}.{TransferKind.POST}")
+    reverse_id = f"{lease.lease_id}.{TransferKind.REVERSE}"
+    if tx.get(Transfer, reverse_id) is not None:
+        return []
+    amount = paid.amount_micro if paid is not None else 0
+    epoch = tx.must(Epoch, unit.spec.job_id, unit.spec.epoch)
+    moved_j = 0.0 if unit.audits else min(lease.energy_j, epoch.useful_j)
+    tx.put(
+        replace(
+            epoch,
+            useful_j=epoch.useful_j - moved_j,
+            wasted_j=epoch.wasted_j + moved_j,
+            reward_micro=epoch.reward_micro - amount,
+            units=epoch.units - (0 if unit.audits else 1),
+        )
+    )
+    if paid is None or not amount:
+        return []
+    settle.record(
+        tx,
+        Transfer(
+            transfer_id=reverse_id,
+            kind=TransferKind.REVERSE,
+            debit=paid.credit,
+            credit=paid.debit,
+            amount_micro=amount,
+            at=now,
+            lease_id=lease.lease_id,
+        ),
+    )
+    return [
+        RewardReversed(
+            at=now, node_id=lease.node_id, zone=lease.zone, lease_id=lease.lease_id, job_id=lease.job_id, amount_micro=amount, reason=why
+        )
+    ]
+
+
+def _take_away(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+    """End a live lease of the node; its unit begins anew, unless somebody else is at it."""
+    ended = end(lease, LeaseState.REVOKED, LeaseReason.QUARANTINED, now)
+    tx.put(ended)
+    unit = tx.must(WorkUnit, lease.unit_id)
+    if unit.state is UnitState.LEASED and not copies.has_another(tx, ended):
+        tx.put(replace(unit, state=UnitState.OPEN, continuation=None, continuation_step=0))
+    return [lease_ended(ended, now)]
+
+
+def _confirmed(tx: Tx, unit: WorkUnit) -> bool:
+    """Whether another node has come to the same answer."""
+    if unit.audits:
+        return tx.must(WorkUnit, unit.audits).answer == unit.answer
+    same = {"round_id": unit.round_id, "audits": unit.unit_id, "answer": unit.answer}
+    return tx.count(WorkUnit, **same, state=UnitState.ACCEPTED) > 0
+
+
+def _versions_with(tx: Tx, node_id: str) -> list[str]:
+    """The versions of running jobs that hold updates of the node."""
+    done = {lease.unit_id for lease in tx.find(Lease, node_id=node_id, state=LeaseState.RELEASED)}
+    return [
+        f"{version.job_id}.v{version.number}"
+        for job in tx.find(Job, state=JobState.RUNNING)
+        for version in tx.find(Version, job_id=job.job_id, order="number")
+        if any(unit_id in done for unit_id, _, _ in version.updates)
+    ]
