@@ -18,6 +18,8 @@ from prometheus_client.process_collector import ProcessCollector
 from gridsched import __version__
 from gridsched.core.facts import (
     AgentReplaced,
+    AuditEnded,
+    AuditOpened,
     DeadlineAtRisk,
     EnergyMetered,
     EpochFinished,
@@ -31,21 +33,28 @@ from gridsched.core.facts import (
     LeaseResumed,
     MeterRefused,
     NodeAbsent,
+    NodeCut,
     NodeJoined,
     NodeOptedIn,
     NodeOptedOut,
+    NodePardoned,
     NodePresent,
+    NodeQuarantined,
     PlanningFailed,
     PolicyDecided,
     PolicyLoaded,
     ReadingsDropped,
     ReadingsStored,
     RewardPosted,
+    RewardReversed,
+    RoundCutShort,
     RoundMerged,
     RoundOpened,
     SignalDegraded,
     SignalRecovered,
     UnitAccepted,
+    UnitSkipped,
+    UnitStale,
     UpdateRejected,
     VersionEvaluated,
     WishesChanged,
@@ -102,6 +111,9 @@ NODE_MOVES = _Spec("gridsched_node_moves_total", "Nodes that joined, came, went,
 REPLACED = _Spec("gridsched_agents_replaced_total", "Agent processes that took a node over from an earlier one")
 LEASES = _Spec("gridsched_leases_total", "Lease moves, with why", ("zone", "move", "reason"))
 METER_REFUSED = _Spec("gridsched_meter_refused_total", "Meter readings not believed", ("reason",))
+AUDITS = _Spec("gridsched_audits_total", "Audits ended, by what came of them", ("result",))
+AUDITS_OPENED = _Spec("gridsched_audits_opened_total", "Units given to a node to do again, by why", ("reason",))
+REVERSED = _Spec("gridsched_rewards_reversed_micro_total", "Rewards taken back, in millionths of the currency", ("zone",))
 REWARDS = _Spec("gridsched_rewards_micro_total", "Rewards posted, in millionths of the currency", ("zone",))
 
 SUBMITTED = _Spec("gridsched_jobs_submitted_total", "Jobs taken in")
@@ -110,9 +122,13 @@ AT_RISK = _Spec("gridsched_deadlines_at_risk_total", "Times a job's deadline cou
 UNPLANNED = _Spec("gridsched_planning_failures_total", "Times a job's hours could not be chosen", ("zone",))
 ENDED = _Spec("gridsched_jobs_ended_total", "Jobs ended", ("state",))
 UNITS = _Spec("gridsched_units_accepted_total", "Work units accepted", ("job_id", "kind"))
+STALE = _Spec("gridsched_units_stale_total", "Units too many versions behind to be merged, trained again", ("job_id",))
+SKIPPED = _Spec("gridsched_units_skipped_total", "Units that end in NaN or infinity on every node, left out", ("job_id",))
 REJECTED = _Spec("gridsched_updates_rejected_total", "Updates refused", ("reason",))
 OPENED = _Spec("gridsched_rounds_opened_total", "Rounds opened", ("job_id",))
 MERGED = _Spec("gridsched_rounds_merged_total", "Rounds merged into a version", ("job_id",))
+CUT_SHORT = _Spec("gridsched_rounds_cut_short_total", "Rounds whose time of grace ended before all units had come", ("job_id",))
+STALENESS = _Spec("gridsched_round_staleness_versions", "Versions that the last round's updates were behind, on average", ("job_id",))
 SAMPLES = _Spec("gridsched_samples_merged_total", "Samples in merged updates", ("job_id",))
 VERSION = _Spec("gridsched_model_version", "Newest model version", ("job_id",))
 ACCURACY = _Spec("gridsched_model_accuracy_ratio", "Accuracy on held-out samples, 0..1, of the version evaluated last", ("job_id",))
@@ -122,11 +138,12 @@ EPOCH = _Spec("gridsched_epoch", "Epoch in training, counted from 0", ("job_id",
 ENERGY = _Spec("gridsched_energy_joules_total", "Energy of closed units", ("job_id", "zone", "use"))
 COST = _Spec("gridsched_cost_micro", "Energy at the price of its hour; falls while prices are negative", ("job_id", "zone"))
 EPOCH_ENERGY = _Spec("gridsched_epoch_energy_joules", "Energy of an epoch's closed units", ("job_id", "epoch", "use"))
+EPOCH_AUDIT = _Spec("gridsched_epoch_audit_joules", "Energy of an epoch spent on doing units again, once it is over", ("job_id", "epoch"))
 EPOCH_COST = _Spec("gridsched_epoch_cost_micro", "An epoch's energy at the prices of its hours", ("job_id", "epoch"))
 EPOCH_REWARD = _Spec("gridsched_epoch_reward_micro", "Rewards for an epoch, once it is over", ("job_id", "epoch"))
 EPOCH_ACCURACY = _Spec("gridsched_epoch_accuracy_ratio", "Accuracy of an epoch's last version, 0..1", ("job_id", "epoch"))
 
-_PER_EPOCH = (EPOCH_ENERGY, EPOCH_COST, EPOCH_REWARD, EPOCH_ACCURACY)
+_PER_EPOCH = (EPOCH_ENERGY, EPOCH_AUDIT, EPOCH_COST, EPOCH_REWARD, EPOCH_ACCURACY)
 _Labels = tuple[str, ...]
 
 
@@ -189,6 +206,12 @@ class Metrics:
                 self._add(UNITS, 1, self._job(fact.job_id), fact.kind)
             case EnergyMetered():
                 self._energy(fact)
+            case AuditOpened():
+                self._add(AUDITS_OPENED, 1, fact.reason)
+            case AuditEnded():
+                self._add(AUDITS, 1, fact.result)
+            case RewardReversed():
+                self._add(REVERSED, fact.amount_micro, fact.zone)
             case RewardPosted():
                 self._add(REWARDS, fact.amount_micro, fact.zone)
             case RoundOpened():
@@ -198,11 +221,19 @@ class Metrics:
                 self._add(MERGED, 1, self._job(fact.job_id))
                 self._add(SAMPLES, fact.samples, fact.job_id)
                 self._set(VERSION, fact.version, fact.job_id)
+                self._set(STALENESS, fact.staleness, fact.job_id)
+            case RoundCutShort():
+                self._add(CUT_SHORT, 1, self._job(fact.job_id))
+            case UnitStale():
+                self._add(STALE, 1, self._job(fact.job_id))
+            case UnitSkipped():
+                self._add(SKIPPED, 1, self._job(fact.job_id))
             case VersionEvaluated():
                 self._quality(fact.job_id, fact.epoch, fact.loss, fact.accuracy)
             case EpochFinished():
                 self._book_epoch(fact.job_id, fact.epoch, fact.useful_j, fact.wasted_j, fact.idle_j)
                 self._set_epoch(EPOCH_REWARD, fact.reward_micro, fact.job_id, fact.epoch)
+                self._set_epoch(EPOCH_AUDIT, fact.audit_j, fact.job_id, fact.epoch)
             case PolicyDecided():
                 self._add(DECISIONS, 1, fact.zone, fact.reason)
             case PolicyLoaded():
@@ -216,7 +247,9 @@ class Metrics:
                 self._add(FAILURES, 1, fact.source, fact.kind)
             case SignalRecovered():
                 self._set(DEGRADED, 0, fact.source)
-            case NodeJoined() | NodePresent() | NodeAbsent() | NodeOptedIn() | NodeOptedOut():
+            case NodeQuarantined() | NodePardoned():
+                self._add(NODE_MOVES, 1, fact.zone, kind_of(fact).removeprefix("node_"))
+            case NodeJoined() | NodePresent() | NodeCut() | NodeAbsent() | NodeOptedIn() | NodeOptedOut():
                 self._add(NODE_MOVES, 1, fact.zone, kind_of(fact).removeprefix("node_"))
             case ZonePaused() | ZoneResumed():
                 self._add(ZONE_MOVES, 1, fact.zone, kind_of(fact).removeprefix("zone_"))
@@ -285,7 +318,7 @@ class Metrics:
         """Series begin at 0 before they are counted up: ``increase()`` does not see the first step of one that begins at 1."""
         self._keeps(job_id, epoch)
         self._set(EPOCH, max(epoch, self._jobs[job_id]), job_id)
-        for spec, *labels in ((MERGED,), (SAMPLES,), (UNITS, UnitKind.TRAIN.value)):
+        for spec, *labels in ((MERGED,), (SAMPLES,), (CUT_SHORT,), (STALE,), (SKIPPED,), (UNITS, UnitKind.TRAIN.value)):
             self._add(spec, 0, job_id, *labels)
 
     def _keeps(self, job_id: str, epoch: int) -> bool:
