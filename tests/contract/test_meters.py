@@ -31,12 +31,14 @@ class Bench:
     counter_uj: int = 262_000_000_000
     range_uj: int = 262_143_328_850
     plug_j: float = 4_645_425_600.0
+    gpu_w: float = 0.0
     hearers: list[Callable[[Message], None]] = field(default_factory=list)
 
     def work(self, seconds: float, share: float = 1.0, watts: float = 40.0) -> None:
         self.now_s += seconds
         self.cpu_s += seconds * share
         self.plug_j += seconds * share * watts
+        self.gpu_w = share * watts
         self.counter_uj = (self.counter_uj + int(seconds * share * watts * 1e6)) % self.range_uj
         self.write()
 
@@ -71,6 +73,45 @@ def _rapl(bench: Bench, table: Mapping[str, object]) -> Any:
     return kind({"root": str(bench.root)} | dict(table), power_w=100.0, monotonic=lambda: bench.now_s)
 
 
+class FakeNvml:
+    """Two GPUs that share the bench's work, as ``pynvml`` tells of them; old ones have no counter."""
+
+    class NVMLError(Exception):
+        pass
+
+    class NVMLError_NotSupported(NVMLError):  # noqa: N801 - its name in pynvml
+        pass
+
+    def __init__(self, bench: Bench, *, gpus: int = 2, old: bool = False) -> None:
+        self.bench, self.gpus, self.old = bench, gpus, old
+        self.silent = ""
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self.silent:
+            raise self.NVMLError(self.silent)
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:  # noqa: N802
+        self.nvmlInit()
+        if self.old:
+            raise self.NVMLError_NotSupported
+        return round(self.bench.plug_j * 1e3 * (0.75, 0.25)[gpu])
+
+    def nvmlDeviceGetPowerUsage(self, gpu: int) -> int:  # noqa: N802
+        return round(self.bench.gpu_w * 1e3 * (0.75, 0.25)[gpu])
+
+
+def _nvml(bench: Bench, table: Mapping[str, object], **how: Any) -> Any:
+    kind = load_adapter("meters/nvml.py", ADAPTERS)
+    nvml = how.pop("nvml", None) or FakeNvml(bench, **how)
+    return kind(table, power_w=100.0, nvml=nvml, monotonic=lambda: bench.now_s)
+
+
 def _mqtt(bench: Bench, table: Mapping[str, object]) -> Any:
     kind = load_adapter("meters/mqtt.py", ADAPTERS)
     plug = {"host": "broker.local", "topic": "plug/status", "value": "aenergy.total", "unit": "Wh"}
@@ -78,7 +119,7 @@ def _mqtt(bench: Bench, table: Mapping[str, object]) -> Any:
 
 
 Make = Callable[[Bench, Mapping[str, object]], Any]
-METERS: dict[str, Make] = {"estimate": _estimate, "mqtt": _mqtt, "rapl": _rapl}
+METERS: dict[str, Make] = {"estimate": _estimate, "mqtt": _mqtt, "nvml": _nvml, "rapl": _rapl}
 
 
 @pytest.fixture
@@ -170,6 +211,56 @@ def test_rapl_that_may_not_be_read_names_the_file(bench: Bench) -> None:
     (bench.root / "intel-rapl:0" / "energy_uj").mkdir()
     with pytest.raises(ConfigError, match="energy_uj"):
         _rapl(bench, {})
+
+
+def test_nvml_adds_all_gpus_up_or_counts_the_one_that_is_named(bench: Bench) -> None:
+    both, first = _nvml(bench, {}), _nvml(bench, {"gpu": 0})
+    bench.work(10.0, watts=40.0)
+    assert both.read().energy_j == pytest.approx(400.0)
+    assert first.read().energy_j == pytest.approx(300.0)
+    assert first.read().method == "measured"
+
+
+def test_nvml_of_a_gpu_without_a_counter_sums_up_its_power_and_says_so(bench: Bench) -> None:
+    meter = _nvml(bench, {}, old=True)
+    for watts, sum_j in ((40.0, 200.0), (40.0, 600.0), (20.0, 900.0)):
+        bench.work(10.0, watts=watts)
+        assert meter.read().energy_j == pytest.approx(sum_j)
+    assert meter.read().method == "estimated"
+
+
+def test_nvml_of_a_driver_that_was_loaded_anew_never_runs_backwards(bench: Bench) -> None:
+    meter = _nvml(bench, {})
+    bench.work(10.0)
+    told_j = meter.read().energy_j
+    bench.plug_j = 0.0
+    bench.work(1.0)
+    assert meter.read().energy_j == told_j
+    bench.work(10.0)
+    assert meter.read().energy_j == pytest.approx(told_j + 400.0)
+
+
+@pytest.mark.parametrize(("gpus", "table", "said"), [(0, {}, "no GPU here"), (2, {"gpu": 2}, "no GPU 2 here, nvidia-smi lists 2")])
+def test_nvml_without_its_gpu_names_the_way_out(bench: Bench, gpus: int, table: Mapping[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{said}.*estimate\.py"):
+        _nvml(bench, table, gpus=gpus)
+
+
+def test_nvml_that_does_not_answer_is_told_in_its_words(bench: Bench) -> None:
+    nvml = FakeNvml(bench)
+    meter = _nvml(bench, {}, nvml=nvml)
+    nvml.silent = "Driver Not Loaded"
+    bench.work(1.0)
+    with pytest.raises(ConfigError, match=r"does not answer any more .*Driver Not Loaded"):
+        meter.read()
+    with pytest.raises(ConfigError, match=r"no usable GPU \(Driver Not Loaded\)"):
+        _nvml(bench, {}, nvml=nvml)
+
+
+def test_nvml_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(ConfigError, match="nvidia-ml-py is missing"):
+        load_adapter("meters/nvml.py", ADAPTERS)({})
 
 
 def test_a_plug_counts_from_its_first_live_message_whatever_it_had_kept(bench: Bench) -> None:
