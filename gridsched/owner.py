@@ -192,9 +192,9 @@ def _export(job: JobFile, method: Method, train: Mapping[str, Array], put: Put) 
         raise ProgramError("tracing a model needs PyTorch; install it with: pip install 'gridsched[train]'") from error
     # One score is no choice among classes, though it may have the shape of one.
     program, tensors = export(job.model(), job.example_batch(), job.loss, target="" if method.name == ONE_CLASS else "y")
-    size = method.micro_batch or method.batch_size
+    size = method.batch_size
     batch = {field.name: np.ascontiguousarray(np.resize(train[field.name][:size], (size, *field.shape))) for field in program.fields}
-    needed = unit_bytes(program, tensors, batch, method.inner)
+    needed = unit_bytes(program, tensors, batch, method)
     return put(to_bytes(program, tensors)), put(initial_version(program, tensors).to_bytes()), needed
 
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gridsched.core.errors import ProgramError, UnsupportedOperator
-from gridsched.core.method import InnerOptimizer
+from gridsched.core.method import Method
 from gridsched.train.graph import FieldSpec, Graph, Named, Node, Program, Ref, TensorSpec, Value
 from gridsched.train.operators import ALLOWED
 from gridsched.train.tensors import DTYPES, Array
@@ -226,19 +226,20 @@ def _target(module: nn.Module, batch: Mapping[str, Tensor], target: str) -> str 
     return target if outputs.shape[:-1] == batch[target].shape else None
 
 
-def unit_bytes(program: Program, tensors: Mapping[str, Array], batch: Mapping[str, Array], inner: InnerOptimizer) -> int:
+def unit_bytes(program: Program, tensors: Mapping[str, Array], batch: Mapping[str, Array], method: Method) -> int:
     """Bytes that a node needs for a unit of batches like ``batch``, beyond those of the runtime itself; measured on one real step.
 
     To the most that was alive in the step (activations, gradients, optimizer) come the model itself, the version it began with, a
-    continuation of it with its optimizer, the update and its encoding, and the batches that are read ahead.
+    continuation of it with its optimizer, a copy to be hashed, the update and its encoding, and the batches that are read ahead.
+    Raises ProgramError where the program cannot be trained in the method's micro-batches or precision.
     """
     runtime = TorchRuntime(program, tensors)
-    runtime.start(inner)
+    runtime.start(method.inner, micro_batch=method.micro_batch, precision=method.precision)
     with _Alive() as alive:
         runtime.train_step(batch, seed=0)
     model = sum(array.nbytes for array in runtime.state().values())
     slots = sum(array.nbytes for array in runtime.optimizer_state().values())
-    return int(alive.peak_bytes) + 5 * model + slots + READ_AHEAD * sum(array.nbytes for array in batch.values())
+    return int(alive.peak_bytes) + 6 * model + slots + READ_AHEAD * sum(array.nbytes for array in batch.values())
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -16,18 +16,24 @@ _RUNNING_MEAN, _TRAINING = 3, 5  # places of their arguments, the same in both
 
 
 def refuse_micro_batches(program: Program) -> None:
-    """Raises ProgramError naming the first node of the training graph that needs the whole batch at once."""
+    """Raises ProgramError naming what the training graph can only compute, or keep, for a whole batch."""
     for node in program.train.nodes:
-        if _needs_whole_batch(program, node):
+        if kept := _of_the_whole_batch(program, node):
             raise ProgramError(
-                f"the program cannot be trained with micro_batch: node {node.name} ({node.op}) keeps statistics of the whole batch; "
+                f"the program cannot be trained with micro_batch: {kept} (node {node.name}, {node.op}) is of the whole batch; "
                 "use GroupNorm or LayerNorm in the model, or leave micro_batch out"
             )
 
 
-def _needs_whole_batch(program: Program, node: Node) -> bool:
-    if node.op in _NORMS:
-        # Instance normalisation is a sample's own affair until it keeps running statistics.
-        return node.args[_TRAINING] is True and (node.op == _NORMS[0] or node.args[_RUNNING_MEAN] is not None)
+def _of_the_whole_batch(program: Program, node: Node) -> str:
+    """The buffer, or else the node, or nothing."""
+    if node.op in _NORMS and node.args[_TRAINING] is True:
+        mean = node.args[_RUNNING_MEAN]
+        if isinstance(mean, Ref):
+            return mean.name
+        # Without running statistics, instance normalisation is each sample's own affair.
+        return node.name if node.op == "aten.batch_norm.default" else ""
     first = node.args[0] if node.args else None
-    return ALLOWED[node.op] == "update" and isinstance(first, Ref) and first.kind == "tensor" and program.spec(first.name).role == "buffer"
+    if ALLOWED[node.op] == "update" and isinstance(first, Ref) and first.kind == "tensor" and program.spec(first.name).role == "buffer":
+        return first.name
+    return ""

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from gridsched.core.errors import OutOfMemory, ProgramError
-from gridsched.core.method import InnerOptimizer, Precision
+from gridsched.core.method import InnerOptimizer, Method, Precision
 from gridsched.core.work import UnitKind
-from gridsched.train.export import call_module, export
+from gridsched.train.export import call_module, export, unit_bytes
 from gridsched.train.graph import Program
 from gridsched.train.micro_batch import refuse_micro_batches
 from gridsched.train.tensors import Array
@@ -155,7 +155,7 @@ def test_an_evaluation_in_pieces_counts_the_same_answers() -> None:
 )
 def test_statistics_of_the_whole_batch_are_refused_by_name(norm: nn.Module) -> None:
     program, tensors = exported(Bare(norm))
-    with pytest.raises(ProgramError, match=r"cannot be trained with micro_batch: node \w+ \(aten\.\w+.*GroupNorm"):
+    with pytest.raises(ProgramError, match=r"cannot be trained with micro_batch: [\w.]+ \(node \w+, aten\.\w+.*GroupNorm"):
         TorchRuntime(program, tensors).start(SGD, micro_batch=4)
 
 
@@ -320,3 +320,27 @@ def test_a_program_that_does_not_fit_is_told_as_such() -> None:
     spec = dataclasses.replace(program.tensors[0], shape=(1 << 20, 1 << 20))
     with pytest.raises(OutOfMemory, match="holding this program"):
         TorchRuntime(dataclasses.replace(program, tensors=(spec, *program.tensors[1:])), {})
+
+
+# At submission, where the first step is tried.
+
+
+def test_a_unit_s_memory_is_that_of_its_pieces() -> None:
+    program, tensors = made(Convolution)
+    batch = {name: np.resize(array, (2048, *array.shape[1:])) for name, array in samples().items()}
+    whole, pieces = (unit_bytes(program, tensors, batch, Method(batch_size=2048, micro_batch=size)) for size in (0, 64))
+    assert pieces < whole / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "why"),
+    [
+        ("image_cnn", Method(micro_batch=2), "norm1.num_batches_tracked .*GroupNorm"),
+        ("graph_gcn", Method(precision=Precision.MIXED), "scalar type"),
+    ],
+)
+def test_what_no_node_could_train_is_refused_before_it_is_submitted(name: str, method: Method, why: str) -> None:
+    program, tensors = exported_example(name)
+    batch = {item.name: np.zeros((4, *item.shape), item.dtype) for item in program.fields}
+    with pytest.raises(ProgramError, match=why):
+        unit_bytes(program, tensors, batch, method)
