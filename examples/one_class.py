@@ -4,9 +4,8 @@ Submit it with ``gridsched job submit examples/one_class.py``: ten jobs, one for
 ``dataset-fashion-mnist``). No member ever meets another's samples or labels, so a node may hold one label alone, where averaging
 models fails. What answers is the member that rebuilds a picture best.
 
-All members rebuild the same fixed description of a picture, so their errors are compared as they are: divided by a member's own mean
-error they tell much less (of linear members 0.77 right instead of 0.85), since a kind of garment that is hard to rebuild would then claim
-every odd picture.
+All members rebuild the same fixed description of a picture, so their scores are compared as they are (0.86 right after six rounds).
+Divided by a member's own mean error they tell less (0.79): a kind of garment that is hard to rebuild would claim every odd picture.
 """
 
 import math
@@ -20,7 +19,7 @@ from gridsched.train.images import fashion_mnist
 
 ATTRIBUTION = "Fashion-MNIST, Zalando SE, MIT licence"
 DIRECTIONS = 8
-VARIANCE = 0.05
+VARIANCE = 0.05  # so that a probability is as sure as it is right: mean loss of the answers 0.44, but 0.47 at 0.07 and 0.51 at 0.025
 
 
 class OneClass(nn.Module):
