@@ -1,6 +1,7 @@
 """What a trained model is worth to its owner: evaluate it, ask it, serve it, compare it with another."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from rich.table import Table
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out
 from gridsched.cli.job import JobArgument
 from gridsched.core.errors import InvalidInput
+from gridsched.remote import Operator
 from gridsched.train.ensemble import Rule
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = ["register"]
 VersionOption = Annotated[int | None, typer.Option(help="Default: the newest.")]
 RuleOption = Annotated[Rule | None, typer.Option(help="How an ensemble's members are combined; evaluate says which to use.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the fastest that is there.")]
+_POLL_S = 1.0
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -40,6 +43,8 @@ def evaluate(
         Path | None, typer.Option(help="An .npz of arrays by field name; default: the test samples it was submitted with.")
     ] = None,
     rule: RuleOption = None,
+    on_nodes: Annotated[bool, typer.Option("--on-nodes", help="Let a node of the running job do it, and wait for that.")] = False,
+    wait_s: Annotated[float, typer.Option("--wait", min=1, help="With --on-nodes, at most so many seconds.")] = 600.0,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
     site: SiteOption = None,
@@ -51,6 +56,11 @@ def evaluate(
     from gridsched.train.tables import read_samples
 
     with daemon_at(site, url, token) as daemon:
+        if on_nodes:
+            if data is not None or rule is not None:
+                raise InvalidInput("nodes evaluate a single job on its own test samples; leave out --data and --rule, or --on-nodes")
+            _tell_row(_evaluated_by_nodes(daemon, name, version, wait_s), as_json=as_json)
+            return
         with err.status("downloading"):
             model = trained.download(daemon, name, number=version, device=device)
             samples = read_samples(data, ()) if data else trained.held_out(daemon, model.jobs)
@@ -62,6 +72,28 @@ def evaluate(
         out.print(json.dumps({"name": name, "versions": _numbers(model), **asdict(found)}), markup=False)
     else:
         _show(model, found, rule.value if rule else found.best)
+
+
+def _evaluated_by_nodes(daemon: Operator, job_id: str, number: int | None, wait_s: float) -> Any:
+    """The version's journal row, once a node has evaluated it."""
+    wanted = daemon.get(f"/v1/jobs/{job_id}")["version"] if number is None else number
+    daemon.post(f"/v1/jobs/{job_id}/evaluate", {"version": wanted})
+    until = time.monotonic() + wait_s
+    with err.status(f"waiting for a node to evaluate version {wanted}"):
+        while time.monotonic() < until:
+            (row,) = [row for row in daemon.get(f"/v1/jobs/{job_id}/versions") if row["number"] == wanted]
+            if row["loss"] is not None:
+                return row
+            time.sleep(_POLL_S)
+    raise InvalidInput(f"no node has evaluated version {wanted} in {wait_s:.0f} s; it stays asked for. Why nodes wait: gridsched nodes")
+
+
+def _tell_row(row: Any, *, as_json: bool) -> None:
+    if as_json:
+        out.print(json.dumps(row), markup=False)
+        return
+    accuracy = "" if row["accuracy"] is None else f", accuracy {row['accuracy']:.2%}"
+    out.print(f"[bold]{row['job_id']}[/bold], version {row['number']}, on {row['test_samples']} samples: loss {row['loss']:.4f}{accuracy}")
 
 
 def _numbers(model: "Trained") -> list[int]:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from gridsched.core.job import JobSpec
@@ -15,7 +16,9 @@ from gridsched.core.round import Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 
 __all__ = [
+    "asked_unit",
     "evaluation_unit",
+    "is_asked",
     "nth_unit",
     "open_round",
     "rounds_per_epoch",
@@ -30,6 +33,9 @@ __all__ = [
 def units_per_epoch(spec: JobSpec) -> int:
     """Units it takes to see every sample once, as they are first cut; not for node-local data, whose units follow from who holds some."""
     return len(spec.parts) if _by_parts(spec) else math.ceil(spec.epoch_samples / spec.unit_samples)
+
+
+_ASKED = ".e1"
 
 
 def rounds_per_epoch(spec: JobSpec) -> int:
@@ -170,3 +176,16 @@ def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
         round_id="",
         index=0,
     )
+
+
+def asked_unit(spec: JobSpec, *, version: Version, epoch: int) -> WorkUnit | None:
+    """The unit that evaluates ``version`` because somebody asked, not because an epoch ended; its energy is booked on ``epoch``."""
+    unit = evaluation_unit(spec, version=version)
+    if unit is None:
+        return None
+    return replace(unit, spec=replace(unit.spec, unit_id=f"{spec.job_id}.v{version.number}{_ASKED}", epoch=epoch))
+
+
+def is_asked(unit: WorkUnit) -> bool:
+    """Whether the unit came of `asked_unit`."""
+    return unit.unit_id.endswith(_ASKED)

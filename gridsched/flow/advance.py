@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, units_of
+from gridsched.core.cut import evaluation_unit, is_asked, open_round, rounds_per_epoch, units_of
 from gridsched.core.errors import Conflict, InvalidInput
 from gridsched.core.facts import (
     Fact,
@@ -222,13 +222,13 @@ def skip(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
         UnitSkipped(at=now, job_id=spec.job_id, unit_id=unit.unit_id, round_id=unit.round_id, epoch=spec.epoch, samples=spec.samples)
     )
     if spec.kind is UnitKind.EVALUATE:
-        return facts + epoch_over(tx, now, spec.job_id, spec.epoch)
+        return facts + epoch_over(tx, now, unit)
     stream.refill(tx, unit)
     return facts
 
 
 def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) -> list[Fact]:
-    """An evaluate unit was accepted: its version has a quality, its epoch is over, and the last one ends the job."""
+    """An evaluate unit was accepted: its version has a quality; unless somebody only asked, its epoch is over."""
     spec = unit.spec
     version = tx.must(Version, spec.job_id, spec.version)
     samples = int(metrics.get("samples", spec.samples))
@@ -236,16 +236,18 @@ def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) 
     accuracy = correct / answers if correct is not None and answers > 0 else None
     loss = float(metrics["loss"])
     tx.put(replace(version, loss=loss, accuracy=accuracy, test_samples=samples))
-    tx.put(replace(tx.must(Epoch, spec.job_id, spec.epoch), loss=loss, accuracy=accuracy))
+    if not is_asked(unit):
+        tx.put(replace(tx.must(Epoch, spec.job_id, spec.epoch), loss=loss, accuracy=accuracy))
     facts: list[Fact] = [
         VersionEvaluated(at=now, job_id=spec.job_id, version=spec.version, epoch=spec.epoch, loss=loss, accuracy=accuracy, samples=samples)
     ]
-    return facts + epoch_over(tx, now, spec.job_id, spec.epoch)
+    return facts + epoch_over(tx, now, unit)
 
 
-def epoch_over(tx: Tx, now: datetime, job_id: str, epoch: int) -> list[Fact]:
-    """An epoch's books are closed; where nothing of the job is left to train or evaluate, it is done."""
-    facts = settle.finish_epoch(tx, now, job_id, epoch)
+def epoch_over(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
+    """The books of the epoch that this evaluation ended are closed; where nothing of the job is left to train or evaluate, it is done."""
+    job_id = unit.spec.job_id
+    facts = [] if is_asked(unit) else settle.finish_epoch(tx, now, job_id, unit.spec.epoch)
     job = tx.must(Job, job_id)
     left = tx.count(Round, job_id=job_id, state=RoundState.OPEN) + tx.count(WorkUnit, job_id=job_id, state=_WAITING)
     return (

@@ -268,7 +268,7 @@ def _set_aside(tx: Tx, now: datetime, unit: WorkUnit, audits: Sequence[WorkUnit]
 
 def _go_on(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """An evaluation may have been the last thing that its job waited for; a round is found by whoever merges."""
-    return advance.epoch_over(tx, now, unit.spec.job_id, unit.spec.epoch) if unit.spec.kind is UnitKind.EVALUATE else []
+    return advance.epoch_over(tx, now, unit) if unit.spec.kind is UnitKind.EVALUATE else []
 
 
 # -- books

@@ -189,6 +189,13 @@ def test_compare_puts_jobs_side_by_side(run: Run, single: str, ensemble: str, tm
     assert "name two different jobs" in run("compare", single, single, code=1)
 
 
+def test_nodes_are_asked_and_waited_for_no_longer_than_said(run: Run, single: str) -> None:
+    assert f"{single}, version 1, on 0 samples: loss 0.5000, accuracy 40.00%" in run("evaluate", single, "--on-nodes")
+    told = run("evaluate", single, "--on-nodes", "--version", 0, "--wait", 1, code=1).replace("\n", " ")
+    assert "no node has evaluated version 0 in 1 s; it stays asked for" in told
+    assert "leave out --data and --rule" in run("evaluate", single, "--on-nodes", "--rule", "sum", code=1).replace("\n", " ")
+
+
 def test_a_name_that_nobody_has_is_told(run: Run) -> None:
     assert "there is no job and no ensemble nobody" in run("evaluate", "nobody", code=1)
 
