@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from gridsched.calendars import calendar_of
 from gridsched.core.condition import leaves
 from gridsched.core.consent import Consent
+from gridsched.core.cut import rounds_per_epoch
 from gridsched.core.facts import DeadlineAtRisk, Fact, PlanningFailed
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.grid import DAY
@@ -15,6 +17,7 @@ from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.outlook import DRIVERS, LOOK_AHEAD, LOOK_BACK, Outlook, look_ahead
 from gridsched.core.policy import WHY_ON, Decision, Policy, Tier
+from gridsched.core.round import Round, RoundState
 from gridsched.core.signal import Reading, SignalKind
 from gridsched.core.timing import JobSchedule, Timing, own_policy
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
@@ -94,7 +97,7 @@ def _case(tx: Tx, now: datetime, job: Job, policy: Policy, willing: Sequence[tup
 
 def _willing(tx: Tx, now: datetime, policy: Policy) -> list[tuple[Node, float]]:
     """The zone's nodes that are there and may work, with the power their owners allow."""
-    nodes = {node.node_id: node for node in tx.find(Node, zone=policy.zone, revoked_at=None)}
+    nodes = {node.node_id: node for node in tx.find(Node, zone=policy.zone, revoked_at=None, quarantined_at=None)}
     there = {p.node_id for p in tx.find(Presence, node_id=tuple(nodes)) if p.present}
     found = []
     for consent in tx.find(Consent, node_id=tuple(sorted(there))):
@@ -126,12 +129,25 @@ def _speeds(tx: Tx, now: datetime, job_id: str) -> dict[str, float]:
 
 def _steps_left(tx: Tx, job: Job) -> int:
     """All steps to come, without those that units in work have behind them."""
-    units = tx.find(WorkUnit, job_id=job.job_id, state=(UnitState.OPEN, UnitState.LEASED))
+    units = tx.find(WorkUnit, job_id=job.job_id, state=(UnitState.OPEN, UnitState.LEASED), audits="")
     leased = {lease.unit_id: lease.step for lease in tx.find(Lease, job_id=job.job_id, state=LIVE)}
     done = sum(max(unit.continuation_step, leased.get(unit.unit_id, 0)) for unit in units)
-    accepted = tx.find(WorkUnit, job_id=job.job_id, version=job.version, kind=UnitKind.TRAIN, state=UnitState.ACCEPTED)
+    since, of = _since(tx, job)
+    accepted = tx.find(WorkUnit, job_id=job.job_id, kind=UnitKind.TRAIN, state=UnitState.ACCEPTED, audits="", **of)
     tests = sum(unit.spec.steps for unit in units if unit.spec.kind is UnitKind.EVALUATE)  # of versions that are made already
-    return total_steps(job.spec, after_round=job.version) + tests - done - sum(unit.spec.steps for unit in accepted)
+    return total_steps(job.spec, after_round=since) + tests - done - sum(unit.spec.steps for unit in accepted)
+
+
+def _since(tx: Tx, job: Job) -> tuple[int, dict[str, Any]]:
+    """A round after which all steps can be counted, and where the units accepted since are found.
+
+    With a quorum that is the last round of an epoch: how many there are to an epoch depends on who does what.
+    """
+    if not job.spec.method.quorum:
+        return job.version, {"version": job.version}
+    newest = tx.find(Round, job_id=job.job_id, order="-number", limit=1)[0]
+    epoch = newest.epoch + (newest.state is RoundState.MERGED)
+    return epoch * rounds_per_epoch(job.spec), {"epoch": epoch}
 
 
 def near(tx: Tx, now: datetime, policy: Policy) -> dict[SignalKind, list[Reading]]:

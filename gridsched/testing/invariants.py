@@ -4,16 +4,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
-from gridsched.core.cut import rounds_per_epoch
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.ledger import Account, Transfer, TransferKind, verify
 from gridsched.core.meter import TOLERANCE, MeterReading
+from gridsched.core.method import NotFinite
 from gridsched.core.policy import Decision
 from gridsched.core.reward import most_micro, paid_energy_j
 from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
+from gridsched.flow.audit import audits_of
 from gridsched.ports import Tx
 
 __all__ = ["check_invariants"]
@@ -23,7 +24,7 @@ def check_invariants(tx: Tx, *, caps_w: Mapping[str, float] | None = None) -> No
     """Raise AssertionError for the first promise that the stored rows break. ``caps_w`` is the most each zone may ever draw."""
     _ledger_balances(tx)
     _energy_is_paid_at_most_as_metered(tx)
-    _one_current_lease(tx)
+    _live_leases_fit(tx)
     _power_within_target(tx, caps_w or {})
     _versions_grow_by_one(tx)
     _every_sample_once(tx)
@@ -60,15 +61,18 @@ def _energy_is_paid_at_most_as_metered(tx: Tx) -> None:
         assert most_micro(lease) >= 0
 
 
-def _one_current_lease(tx: Tx) -> None:
+def _live_leases_fit(tx: Tx) -> None:
     live = tx.find(Lease, state=LIVE)
-    for who in ("node_id", "unit_id"):
-        twice = [name for name, count in Counter(getattr(lease, who) for lease in live).items() if count > 1]
-        assert not twice, f"{who} {twice} has more than one live lease"
+    twice = [name for name, count in Counter(lease.node_id for lease in live).items() if count > 1]
+    assert not twice, f"node {twice} has more than one live lease"
     for unit in tx.find(WorkUnit):
         leases = [lease for lease in live if lease.unit_id == unit.unit_id]
         assert (unit.state is UnitState.LEASED) == bool(leases), f"unit {unit.unit_id} is {unit.state} with live leases {leases}"
-        assert all(lease.generation == unit.leases for lease in leases), f"unit {unit.unit_id}: a live lease is not its newest"
+        assert len(leases) <= 2, f"unit {unit.unit_id} has more than one copy under way: {leases}"
+        assert all(lease.generation <= unit.leases for lease in leases), f"unit {unit.unit_id} does not know of all its leases"
+        doings = (unit.unit_id, *(audit.unit_id for audit in audits_of(tx, unit.unit_id)))
+        won = tx.find(Lease, unit_id=doings, state=LeaseState.RELEASED)
+        assert unit.state is not UnitState.ACCEPTED or unit.accepted_lease in {lease.lease_id for lease in won}
 
 
 def _power_within_target(tx: Tx, caps_w: Mapping[str, float]) -> None:
@@ -94,15 +98,33 @@ def _versions_grow_by_one(tx: Tx) -> None:
 
 def _every_sample_once(tx: Tx) -> None:
     for job in tx.find(Job):
-        done = tx.find(Round, job_id=job.job_id, state=RoundState.MERGED)
-        finished = len(done) // rounds_per_epoch(job.spec)
-        ranges: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for unit in tx.find(WorkUnit, job_id=job.job_id, kind=UnitKind.TRAIN, state=UnitState.ACCEPTED):
-            ranges[unit.spec.epoch].append((unit.spec.start, unit.spec.stop))
-        for epoch in range(finished):
-            spans = sorted(ranges[epoch])
-            whole = bool(spans) and spans[0][0] == 0 and spans[-1][1] == job.spec.samples
-            once = whole and all(before[1] == after[0] for before, after in pairwise(spans))
-            assert once, f"epoch {epoch} of {job.job_id} saw {spans}"
+        _merged_once(tx, job)
         for row in tx.find(Epoch, job_id=job.job_id):
             assert min(row.useful_j, row.wasted_j, row.idle_j) >= -1e-9, f"epoch {row.number} has a negative energy: {row}"
+
+
+def _merged_once(tx: Tx, job: Job) -> None:
+    """No unit is merged twice and no sample twice in an epoch; where nothing may be left out, a finished epoch has them all."""
+    merged = Counter(unit_id for version in tx.find(Version, job_id=job.job_id) for unit_id, _, _ in version.updates)
+    twice = [unit_id for unit_id, count in merged.items() if count > 1]
+    assert not twice, f"units {twice} of {job.job_id} are merged more than once"
+    spans: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
+    for unit in tx.find(WorkUnit, job_id=job.job_id, kind=UnitKind.TRAIN):
+        if unit.unit_id in merged:
+            first = unit.spec.first
+            spans[unit.spec.epoch, unit.only_node].append((first + unit.spec.start, first + unit.spec.stop))
+    for (epoch, _), found in spans.items():
+        overlap = [pair for pair in pairwise(sorted(found)) if pair[0][1] > pair[1][0]]
+        assert not overlap, f"epoch {epoch} of {job.job_id} saw samples twice: {overlap}"
+    method = job.spec.method
+    if method.grace_s or method.not_finite is NotFinite.SKIP or job.spec.local:
+        return
+    for epoch in range(_finished(tx, job)):
+        seen = sum(stop - start for start, stop in spans[epoch, ""])
+        assert seen == job.spec.epoch_samples, f"epoch {epoch} of {job.job_id} saw {seen} of {job.spec.epoch_samples} samples"
+
+
+def _finished(tx: Tx, job: Job) -> int:
+    """How many epochs are merged whole."""
+    newest = tx.find(Round, job_id=job.job_id, order="-number", limit=1)[0]
+    return newest.epoch + (newest.state is RoundState.MERGED)

@@ -105,7 +105,7 @@ def test_a_refused_update_gives_the_unit_back_and_says_why(house: House, why: Re
     )
     assert [(f.reason, f.detail) for f in of(facts, UpdateRejected)] == [(why.value, "tensor w")]
     assert why.value in orders.notice
-    assert [f.reason for f in of(facts, LeaseEnded)] == ["update_refused"]
+    assert [f.reason for f in of(facts, LeaseEnded)] == ["not_finite" if why is Refusal.NOT_FINITE else "update_refused"]
     (unit,) = house.rows(WorkUnit, unit_id="j.r0.u0")
     assert (unit.state, unit.update, unit.continuation) == (UnitState.OPEN, None, None)
     with pytest.raises(LeaseLost):

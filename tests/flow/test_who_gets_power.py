@@ -89,13 +89,13 @@ def refuse_once(house: House, node_id: str = "pc") -> list[object]:
     message = UpdateNotice(
         instance="one", lease_id=lease.lease_id, generation=lease.generation, update=B, steps_executed=8, metrics={"loss": 1.0}
     )
-    bad = Checked(refusal=Refusal.NOT_FINITE, detail="tensor 'w' of the update holds NaN or infinity")
+    bad = Checked(refusal=Refusal.NORM_BOUND, detail="the update's norm is above the bound")
     _, facts = house.do(partial(collect.update, node_id=node_id, message=message, checked=bad, rules=house.rules))
     return list(facts)
 
 
 def test_a_unit_whose_result_is_refused_again_and_again_ends_the_job_with_the_reason(house: House) -> None:
-    """A model that has diverged gives NaN on every node; energy must not be burnt on it for ever."""
+    """A model that has diverged takes too large a step on every node; energy must not be burnt on it for ever."""
     house.job(samples=64)
     house.working()
     ended: list[JobEnded] = []
@@ -108,7 +108,7 @@ def test_a_unit_whose_result_is_refused_again_and_again_ends_the_job_with_the_re
     (fact,) = ended
     assert fact.state == "failed"
     assert "j.r0.u0" in fact.reason
-    assert "not_finite" in fact.reason
+    assert "norm_bound" in fact.reason
     assert house.rows(Job)[0].state is JobState.FAILED
     assert house.lease() is None
 
