@@ -37,10 +37,15 @@ class Saver:
         self.step = 0
         self.stuck = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether one is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
     def offer(self, make: Callable[[], Continuation]) -> None:
         """Where it is time and nothing is being written, make a continuation and write it in the background."""
         began = self._monotonic()
-        if began < self._due_at or (self._thread is not None and self._thread.is_alive()):
+        if began < self._due_at or self.busy:
             return
         saved = make()
         ended = self._monotonic()

@@ -3,24 +3,29 @@
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from gridsched.core.errors import StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.mailbox import Mailbox
 from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Order, Progress, Train, Wake, line
+from gridsched.node.saver import Saver
 from gridsched.node.state import Home
 from gridsched.node.worker import Worker
 from gridsched.train.checkpoint import latest_file, save_continuation
+from gridsched.train.tensors import Array, version_digest
 from gridsched.train.torch_runtime import TorchRuntime
-from gridsched.train.unit import Continuation
+from gridsched.train.unit import Continuation, Metrics
+from gridsched.train.version import initial_version
 from tests.node.builders import peaceful_update, unit
 from tests.node.fake_daemon import FakeDaemon
-from tests.train.builders import samples
+from tests.train.builders import exported_example, samples
 
 
 class Child:
@@ -38,7 +43,13 @@ class Child:
         self._mailbox.start()
         child = self
 
+        self.at_forward: Callable[[], None] = lambda: None
+
         class Watched(TorchRuntime):
+            def _inputs(self, batch: Mapping[str, Array]) -> list[Tensor]:
+                child.at_forward()
+                return super()._inputs(batch)
+
             def train_step(self, batch: object, seed: int) -> float:
                 loss = super().train_step(batch, seed)  # type: ignore[arg-type]
                 child.steps.append(seed)
@@ -70,6 +81,11 @@ class Child:
     def done(self) -> Done:
         found = self.hear(lambda event: isinstance(event, Done | Failed))
         assert isinstance(found, Done), found
+        return found
+
+    def failed(self) -> Failed:
+        found = self.hear(lambda event: isinstance(event, Done | Failed))
+        assert isinstance(found, Failed), found
         return found
 
     def cut(self) -> None:
@@ -292,3 +308,109 @@ def test_an_evaluation_brings_its_figures_and_no_update(child: Child, spec: Unit
     assert done.update is None
     assert done.metrics.keys() >= {"loss", "samples"}
     assert done.metrics["samples"] == 14
+
+
+def test_another_units_continuation_is_passed_over(child: Child, home: Home, spec: UnitSpec) -> None:
+    child.at_step[4] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    mine = replace(spec, unit_id="job.r0.u1")
+    home.unit_folder(spec.unit_id).rename(home.unit_folder(mine.unit_id))
+    child.train(mine, run=2)
+    assert child.done().executed == 7
+
+
+def test_a_disk_that_fills_up_while_training_goes_on_stops_nothing(home: Home, spec: UnitSpec) -> None:
+    tried = threading.Event()
+
+    def full(folder: Path, saved: Continuation) -> Path:
+        tried.set()
+        raise StorageFull("no room to write the continuation")
+
+    child = Child(home, full)
+    child.at_step[6] = lambda: None if tried.wait(20) else pytest.fail("never saved")
+    child.gate.let()
+    child.tell(Train(run=1, unit=spec, save_every_s=0.0))
+    done = child.done()
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+    child.close()
+
+
+def test_a_version_of_another_model_is_refused_by_the_name_of_what_is_wrong(child: Child, home: Home, spec: UnitSpec) -> None:
+    program, tensors = exported_example("tabular_mlp")
+    other = initial_version(program, tensors).to_bytes()
+    (home.blobs / version_digest(other)).write_bytes(other)
+    child.train(replace(spec, base=version_digest(other)))
+    failed = child.failed()
+    assert failed.detail.startswith(f"ProgramError: unit {spec.unit_id}: the version lacks 'conv.weight'")
+
+
+def test_a_blob_that_is_no_version_is_refused_and_the_child_lives(child: Child, spec: UnitSpec) -> None:
+    child.train(replace(spec, base=spec.dataset))
+    assert "InvalidInput" in child.failed().detail
+    child.train(spec, run=2)
+    assert child.done().executed == 7
+
+
+def test_an_operator_that_this_torch_lacks_is_named(child: Child, home: Home, spec: UnitSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridsched.train.torch_runtime.torch.ops.aten.batch_norm", None)
+    child.train(spec)
+    assert "UnsupportedOperator" in (detail := child.failed().detail)
+    assert "no operator aten.batch_norm.default" in detail
+
+
+def test_lack_of_memory_costs_the_unit_but_not_the_child(child: Child, spec: UnitSpec) -> None:
+    def lacking() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 17592186044416 bytes")
+
+    child.at_forward = lacking
+    child.train(spec)
+    assert child.failed().detail.startswith(f"OutOfMemory: unit {spec.unit_id}: a training step on 2 samples needs more memory")
+    child.at_forward = lambda: None
+    child.train(spec, run=2)
+    done = child.done()
+    assert done.update is not None
+    assert child.home.update_path(done.update).read_bytes() == peaceful_update(spec)
+
+
+# The hand that saves.
+
+
+def test_a_large_models_copies_take_at_most_half_a_percent_of_the_time(tmp_path: Path) -> None:
+    now = [0.0]
+    made: list[float] = []
+
+    def make() -> Continuation:
+        made.append(now[0])
+        now[0] += 0.1  # a model of some 25 million parameters
+        return Continuation(unit_id="u1", step=len(made), hardware_class="none", tensors={}, metrics=Metrics())
+
+    saver = Saver(tmp_path, save_continuation, every_s=1.0, monotonic=lambda: now[0])
+    for _ in range(1000):
+        now[0] += 0.1
+        saver.offer(make)
+        saver.settle()
+    assert made[0] == pytest.approx(1.0, abs=0.11)
+    assert [after - before for before, after in pairwise(made)] == pytest.approx([20.1] * 4, abs=0.2)
+    assert saver.step == len(made)
+
+
+def test_nothing_is_copied_while_the_last_one_is_still_being_written(tmp_path: Path) -> None:
+    go_on, made = threading.Event(), []
+
+    def slow(folder: Path, saved: Continuation) -> Path:
+        assert go_on.wait(20)
+        return folder
+
+    def make() -> Continuation:
+        made.append(1)
+        return Continuation(unit_id="u1", step=1, hardware_class="none", tensors={}, metrics=Metrics())
+
+    saver = Saver(tmp_path, slow, every_s=0.0, monotonic=count().__next__)
+    for _ in range(300):
+        saver.offer(make)
+    assert len(made) == 1
+    go_on.set()
+    saver.settle()
