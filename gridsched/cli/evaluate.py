@@ -10,7 +10,7 @@ from gridsched.cli.base import err, out, told
 from gridsched.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from gridsched.study.churn import Outcome
+    from gridsched.study.churn import Arm, Outcome
 
 __all__ = ["app"]
 
@@ -42,35 +42,82 @@ def churn(
 ) -> None:
     """Nodes switched off and on every X seconds, against all of them in peace and one alone: accuracy, time and energy per epoch."""
     with told():
-        from gridsched import owner
-        from gridsched.plugins import shipped
-        from gridsched.study.churn import arms, carry_out
+        from gridsched.study.churn import arms
 
         planned = arms(nodes, opt_outs_s=_numbers(every, "--every"), power_cuts_s=_numbers(power_cuts, "--power-cuts"))
-        submission = owner.prepare(job or shipped("examples") / "fashion_cnn.py", zone="study", changes={"epochs": epochs})
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InvalidInput(f"{folder} is not empty; name a new folder")
-        found: list[Outcome] = []
+        _empty(folder)
+        found, job_id = _carry_out(planned, folder, job, epochs=epochs, fleet_size=nodes, at_most_s=at_most)
+        from gridsched.report.study import write
+        from gridsched.study.tables import churn_document, churn_panels, churn_rows
+
+        _tell(write(folder, "churn", churn_document(found, job_id), churn_rows(found), churn_panels(found)))
+
+
+@app.command()
+def peers(
+    folder: OutArgument,
+    power_cuts: Annotated[str, typer.Option(help="Killed and started again every so many seconds.")] = "15,30,60,120",
+    nodes: Annotated[int, typer.Option(min=2, help="How many nodes.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the job.")] = 10,
+    at_most: Annotated[float, typer.Option(help="Seconds after which a run is ended where it is.")] = 600.0,
+    job: JobOption = None,
+) -> None:
+    """The same job, machines and power cuts with gridsched and with plain torch.distributed: accuracy, time and energy per epoch."""
+    with told():
+        from gridsched.report.study import write
+        from gridsched.study.churn import arms
+        from gridsched.study.peers import with_torch
+        from gridsched.study.tables import peers_document, peers_panels, peers_rows
+
+        planned = arms(nodes, opt_outs_s=[], power_cuts_s=_numbers(power_cuts, "--power-cuts"))
+        _empty(folder)
+        found, job_id = _carry_out(planned, folder, job, epochs=epochs, fleet_size=nodes, at_most_s=at_most)
         with err.status("") as status:
             for number, arm in enumerate(planned):
-                place = folder / "runs" / f"{number:02d}"
-                place.parent.mkdir(exist_ok=True)
-                found.append(carry_out(arm, submission, place, fleet_size=nodes, at_most_s=at_most, told=status.update))
+                place = folder / "runs" / f"torch-{number:02d}"
+                found.append(with_torch(arm, _file(job), place, epochs=epochs, fleet_size=nodes, at_most_s=at_most, told=status.update))
                 out.print(_said(found[-1], found))
-        _save(folder, found, submission.spec.job_id)
+        _tell(write(folder, "peers", peers_document(found, job_id), peers_rows(found), peers_panels(found)))
+
+
+def _empty(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InvalidInput(f"{folder} is not empty; name a new folder")
+
+
+def _file(job: Path | None) -> Path:
+    from gridsched.plugins import shipped
+
+    return job or shipped("examples") / "fashion_cnn.py"
+
+
+def _carry_out(
+    planned: "Sequence[Arm]", folder: Path, job: Path | None, *, epochs: int | None, fleet_size: int, at_most_s: float
+) -> "tuple[list[Outcome], str]":
+    """Every arm with gridsched, and the job's id."""
+    from gridsched import owner
+    from gridsched.study.churn import carry_out
+
+    submission = owner.prepare(_file(job), zone="study", changes={"epochs": epochs})
+    (folder / "runs").mkdir()
+    found: list[Outcome] = []
+    with err.status("") as status:
+        for number, arm in enumerate(planned):
+            place = folder / "runs" / f"{number:02d}"
+            found.append(carry_out(arm, submission, place, fleet_size=fleet_size, at_most_s=at_most_s, told=status.update))
+            out.print(_said(found[-1], found))
+    return found, submission.spec.job_id
 
 
 def _said(one: "Outcome", before: "Sequence[Outcome]") -> str:
-    bits = "" if one.done < 1 or len(before) < 2 else ", the same bits" if one.digest == before[0].digest else ", other bits"
+    told_bits = one.digest and one.done >= 1 and len(before) > 1
+    bits = "" if not told_bits else ", the same bits" if one.digest == before[0].digest else ", other bits"
     accuracy = "no epoch evaluated" if one.accuracy is None else f"accuracy {one.accuracy:.2%}"
     end = "" if one.done >= 1 else f" ({one.done:.0%} done when time was up)"
     return f"{one.arm}: {accuracy}{bits}, {one.wall_s:.0f} s, {(one.useful_j + one.wasted_j) / 3600:.3f} Wh per epoch{end}"
 
 
-def _save(folder: Path, found: "Sequence[Outcome]", job_id: str) -> None:
-    from gridsched.report.study import write
-    from gridsched.study.tables import churn_document, churn_panels, churn_rows
-
-    for path in write(folder, "churn", churn_document(found, job_id), churn_rows(found), churn_panels(found)):
+def _tell(written: Sequence[Path]) -> None:
+    for path in written:
         out.print(f"{path}", markup=False)

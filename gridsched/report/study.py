@@ -88,4 +88,6 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.minorticks_off()
     axes.set_xlabel(panel.x_title, fontsize=9, color=lanes.MUTED)
     axes.margins(y=0.15)
+    low, high = axes.get_ylim()
+    axes.set_ylim(bottom=low if panel.percent else 0.0, top=min(high, 100.5) if panel.percent else high)
     axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), labelcolor=lanes.INK)

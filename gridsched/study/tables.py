@@ -7,7 +7,7 @@ from gridsched.report.study import Line, Panel
 from gridsched.study.churn import Outcome
 from gridsched.study.switching import How
 
-__all__ = ["churn_document", "churn_panels", "churn_rows"]
+__all__ = ["churn_document", "churn_panels", "churn_rows", "peers_document", "peers_panels", "peers_rows"]
 
 _WORDS = {How.OPT_OUT: "opting out and in", How.POWER_CUT: "power cut (kill -9) and back"}
 
@@ -78,3 +78,58 @@ def churn_panels(found: Sequence[Outcome]) -> list[Panel]:
         Panel(title="Time (s)", x_title=every, lines=lines(lambda one: one.wall_s), log=True),
         Panel(title="Energy per epoch (Wh)", x_title=every, lines=lines(lambda one: (one.useful_j + one.wasted_j) / 3600), log=True),
     ]
+
+
+def peers_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
+    """All figures of gridsched's runs and the peer's."""
+    most = max(one.nodes for one in found)
+    return {
+        "title": f"{most} nodes without power and with it every X seconds: gridsched and torch.distributed",
+        "about": f"job {job_id}; the peer saves a checkpoint at the end of every epoch and begins again there after each cut; "
+        "energy is estimated from processor time in the same way for both",
+        "runs": [one.as_dict() for one in found],
+    }
+
+
+def peers_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
+    """One row a run; the energy is all that was drawn, spread over the epochs that ended."""
+    return [
+        {
+            "run": one.arm,
+            "accuracy": "" if one.accuracy is None else f"{one.accuracy:.2%}",
+            "done": f"{one.done:.0%}",
+            "time": f"{one.wall_s:.0f} s",
+            "Wh/epoch": f"{_spent_j(one) / 3600:.3f}" if one.done else "no epoch",
+            "power cuts": str(one.cuts),
+        }
+        for one in found
+    ]
+
+
+def peers_panels(found: Sequence[Outcome]) -> list[Panel]:
+    """How far each came and what it took, over X."""
+    sides = {"gridsched": [one for one in found if one.digest], "torch.distributed": [one for one in found if not one.digest]}
+
+    def lines(value: Any, *, ended: bool) -> list[Line]:
+        drawn = []
+        for name, runs in sides.items():
+            cut = sorted((one for one in runs if one.every_s is not None), key=lambda one: one.every_s or 0.0)
+            drawn.append(
+                Line(
+                    name=name, x=[one.every_s or 0.0 for one in cut], y=[value(one) if one.done >= 1 or not ended else None for one in cut]
+                )
+            )
+        for name, runs in sides.items():
+            drawn += [Line(name=f"{name}, in peace", y=[value(one)]) for one in runs if one.every_s is None and one.nodes > 1]
+        return drawn
+
+    every = "a power cut every X seconds"
+    return [
+        Panel(title="Done when time was up (%)", x_title=every, lines=lines(lambda one: one.done, ended=False), log=True, percent=True),
+        Panel(title="Time to the last epoch (s)", x_title=every, lines=lines(lambda one: one.wall_s, ended=True), log=True),
+        Panel(title="Energy per epoch (Wh)", x_title=every, lines=lines(lambda one: _spent_j(one) / 3600, ended=True), log=True),
+    ]
+
+
+def _spent_j(one: Outcome) -> float:
+    return one.useful_j + one.wasted_j + one.idle_j

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from gridsched.cli import app
 from gridsched.plugins import shipped
 from gridsched.report.study import markdown, write
-from gridsched.study.churn import Outcome, arms
-from gridsched.study.switching import How
-from gridsched.study.tables import churn_document, churn_panels, churn_rows
+from gridsched.study.churn import Arm, Outcome, arms
+from gridsched.study.peers import with_torch
+from gridsched.study.switching import How, Switching
+from gridsched.study.tables import churn_document, churn_panels, churn_rows, peers_document, peers_panels, peers_rows
 
 PEACE = Outcome(
     arm="2 nodes, in peace", nodes=2, every_s=None, how="", accuracy=0.9, digest="a" * 64, done=1.0, wall_s=10.0, useful_j=3600.0,
@@ -55,6 +56,18 @@ def test_a_table_a_document_and_a_picture_are_written(tmp_path: Path) -> None:
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_peer_s_runs_stand_beside_ours(tmp_path: Path) -> None:
+    theirs = [replace(one, arm=f"torch.distributed: {one.arm}", digest="") for one in (PEACE, CUT)]
+    found = [ALONE, PEACE, replace(CUT, done=1.0, accuracy=0.9), *theirs]
+    done, time, _ = peers_panels(found)
+    assert [(line.name, line.y) for line in done.lines] == [
+        ("gridsched", [1.0]), ("torch.distributed", [0.25]), ("gridsched, in peace", [1.0]), ("torch.distributed, in peace", [1.0]),
+    ]  # fmt: skip
+    assert [line.y for line in time.lines[:2]] == [[21.0], [None]]
+    assert [row["done"] for row in peers_rows(found)] == ["100%", "100%", "100%", "100%", "25%"]
+    assert write(tmp_path, "peers", peers_document(found, "j"), peers_rows(found), peers_panels(found))[2].exists()
+
+
 def test_what_is_no_list_of_seconds_is_refused(tmp_path: Path) -> None:
     for option in ("--every", "--power-cuts"):
         answer = CliRunner().invoke(app, ["evaluate", "churn", str(tmp_path / "x"), option, "2,soon"])
@@ -73,3 +86,20 @@ def test_switched_nodes_come_to_the_bits_of_peace(tmp_path: Path) -> None:
     assert document["same_bits"] is True
     assert [run["done"] for run in document["runs"]] == [1.0] * 4
     assert all(run["useful_j"] > 0 for run in document["runs"])
+
+
+@pytest.mark.long
+def test_the_same_job_under_torch_distributed_learns_in_peace_and_gets_nowhere_when_cut_often(tmp_path: Path) -> None:
+    job = shipped("examples") / "image_cnn.py"
+
+    def run(arm: Arm, *, at_most_s: float) -> Outcome:
+        return with_torch(arm, job, tmp_path / arm.name, epochs=3, fleet_size=2, at_most_s=at_most_s, told=lambda _: None)
+
+    quiet = run(Arm(name="peace", nodes=2), at_most_s=200)
+    assert (quiet.done, quiet.cuts) == (1.0, 0)
+    assert quiet.accuracy is not None
+    assert quiet.accuracy > 0.9
+    assert quiet.useful_j > 0
+    cut = run(Arm(name="cut", nodes=2, switching=Switching(nodes=2, every_s=4, how=How.POWER_CUT)), at_most_s=20)
+    assert cut.cuts >= 4
+    assert cut.wall_s >= 20, "no time to begin, let alone to end an epoch"
