@@ -20,7 +20,7 @@ from gridsched.core.quantity import unknown_key
 from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Settings, Site, StoreAddress, Trust, Web, ZoneTable
 from gridsched.core.units import utc
 
-__all__ = ["FILE", "Client", "Settings", "client", "load"]
+__all__ = ["FILE", "Client", "Settings", "client", "environment_with", "load"]
 
 FILE = "gridsched.toml"
 T = TypeVar("T")
@@ -47,6 +47,11 @@ def client(*, environ: Mapping[str, str] = os.environ) -> Client:
         site=Path(site) if site else None,
         home=Path(home) if home else None,
     )
+
+
+def environment_with(added: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and what is ``added`` to it, for a child of its own."""
+    return {**os.environ, **added}
 
 
 _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(

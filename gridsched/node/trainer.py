@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from gridsched.config import environment_with
 from gridsched.core.errors import MessageError
 from gridsched.node.pipe import Drop, Event, Fetched, Gate, Order, Train, Wake, event, line
 from gridsched.node.settings import NodeSettings
@@ -17,6 +18,8 @@ from gridsched.node.state import Home
 __all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
+
+_EXACT_ON_CUDA = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS gives equal bits for equal work only so, and asks once
 
 
 class Trainer:
@@ -54,7 +57,14 @@ class Trainer:
         command += ["--device", settings.device, "--threads", str(settings.threads), "--priority", settings.priority.value]
         with self._home.worker_log.open("wb") as words:
             # A session of its own keeps Ctrl-C in a terminal from killing the child before it has saved.
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, start_new_session=True)  # noqa: S603
+            child = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                env=environment_with(_EXACT_ON_CUDA),
+                start_new_session=True,
+            )
         self._child = child
         assert child.stdout is not None
         threading.Thread(target=self._listen, args=(child, child.stdout), name="trainer", daemon=True).start()
