@@ -24,11 +24,14 @@ from gridsched.core.errors import Busy, ConfigError, GridschedError
 from gridsched.core.facts import (
     HELD,
     AgentReplaced,
+    AuditOpened,
     Fact,
     JobSubmitted,
     NodeOptedIn,
     NodeOptedOut,
+    RoundCutShort,
     UnitAccepted,
+    UnitSkipped,
     WishesChanged,
     ZonePaused,
     ZoneResumed,
@@ -37,13 +40,17 @@ from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.policy import Policy
 from gridsched.core.round import Epoch
 from gridsched.core.settings import Settings
-from gridsched.flow import admit, assign, decide, retain
+from gridsched.core.trust import Auditing
+from gridsched.flow import admit, assign, audit, decide, retain
+from gridsched.flow.copies import raises_doubt
 from gridsched.flow.rules import Rules
 from gridsched.merging import Merger
 from gridsched.metrics import Metrics
 from gridsched.planning import Planner
 from gridsched.plugins import load_policy
 from gridsched.ports import Clock, Reply, Tx
+from gridsched.screening import Screen
+from gridsched.sites import audit_secret
 from gridsched.sources import Source, open_session, open_sources
 from gridsched.store.blobs import FileBlobs
 from gridsched.store.sql import SqlStore
@@ -82,12 +89,14 @@ class Daemon:
         self.store = SqlStore(settings.store.url)
         self.writer = GroupWriter(self.store, self.clock, max_queue=settings.web.max_queue, on_commit=self._after_commit)
         self.executor = executor or ThreadPoolExecutor(max_workers=2, thread_name_prefix="heavy")
-        self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm)
+        screen = Screen(store=self.store, writer=self.writer, blobs=self.blobs, rules=self.rules) if self.rules.trust is not None else None
+        self.merger = Merger(store=self.store, writer=self.writer, blobs=self.blobs, max_norm=self.rules.max_update_norm, screen=screen)
         self.planner = Planner(
             store=self.store, writer=self.writer, clock=self.clock, margin=2 * settings.control.every + self.rules.sync_every
         )
         self.policies = _PolicyBook(settings)
         self._ends: dict[str, _End] = {}
+        self._to_plan: set[str] = set()
         self.sources = open_sources(settings.adapters, site=settings.folder)
         self._stopping = threading.Event()
         self.http = open_session(settings, sleep=self._stopping.wait, now=self.clock.now)
@@ -104,7 +113,7 @@ class Daemon:
             check_update=self.merger.check,
             policies=self.policies.by_zone,
         )
-        self.channel = Hub(store=self.store, clock=self.clock, rules=self.rules)
+        self.channel = Hub(store=self.store, writer=self.writer, clock=self.clock, rules=self.rules)
         self.app = build(self._doors, self.channel)
 
     # -- life
@@ -212,17 +221,20 @@ class Daemon:
         return partial(_control, policy=policy, rules=self.rules, connected=self.channel.present(), pace=self._drain_pace)
 
     def sweep(self) -> None:
-        """Notice silent nodes and ended leases."""
+        """Notice silent nodes, ended leases, and audits that nobody comes to."""
         self._do(partial(assign.sweep, rules=self.rules))
+        if self.rules.trust is not None:
+            self._do(partial(audit.sweep, rules=self.rules))
 
     def merge(self) -> None:
         """Merge complete rounds, one caller at a time; another one that comes meanwhile is not needed."""
         if not self._merging.acquire(blocking=False):
             return
+        at_once = replace(self.rules, start_jitter=timedelta(0))  # who goes on from round to round has never stopped drawing
         try:
             while self.merger.merge_ready():
                 for zone, policy in self.policies.by_zone.items():
-                    self._do(partial(assign.again, zone=zone, policy=policy, rules=self.rules))
+                    self._do(partial(assign.again, zone=zone, policy=policy, rules=at_once))
         finally:
             self._merging.release()
 
@@ -251,12 +263,12 @@ class Daemon:
         for fact in facts:
             if isinstance(fact, (ZonePaused, ZoneResumed)):
                 self._decide_now(fact.zone)
-        if any(isinstance(fact, (JobSubmitted, NodeOptedIn)) for fact in facts):
+        if any(isinstance(fact, (AuditOpened, JobSubmitted, NodeOptedIn)) or raises_doubt(fact) for fact in facts):
             self._plan_now()
         if any(isinstance(fact, (JobSubmitted, WishesChanged)) for fact in facts):
             for zone in self.policies.by_zone:
                 self.executor.submit(_guarded(Task(name=f"plan {zone}", every=_SOON, call=partial(self.plan, zone))))
-        if any(isinstance(fact, UnitAccepted) for fact in facts):
+        if any(isinstance(fact, (UnitAccepted, UnitSkipped, RoundCutShort)) for fact in facts):
             self.executor.submit(_guarded(Task(name="merge", every=_SOON, call=self.merge)))
 
     def _decide_now(self, zone: str) -> None:
@@ -267,10 +279,19 @@ class Daemon:
                 self.writer.submit(self._tick(policy))
 
     def _plan_now(self) -> None:
-        """There is new work, or a new hand for it: plan under the standing decisions instead of waiting for the next tick."""
+        """There is new work, a new hand for it, or a hand less: plan under the standing decisions instead of waiting for the next tick.
+
+        Whatever else happens before that is done needs no plan of its own.
+        """
         for zone, policy in self.policies.by_zone.items():
-            with suppress(Busy):
-                self.writer.submit(partial(assign.again, zone=zone, policy=policy, rules=self.rules))
+            if zone not in self._to_plan:
+                with suppress(Busy):
+                    self.writer.submit(partial(self._again, zone=zone, policy=policy))
+                    self._to_plan.add(zone)
+
+    def _again(self, tx: Tx, now: datetime, *, zone: str, policy: Policy) -> Sequence[Fact]:
+        self._to_plan.discard(zone)
+        return assign.again(tx, now, zone, policy=policy, rules=self.rules)
 
     def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
         path = self.settings.token_file
@@ -352,8 +373,15 @@ def _rules(settings: Settings, clock: Clock, *, dry_run: bool) -> Rules:
         absent_after=control.absent_after,
         start_jitter=control.start_jitter,
         hand_over_after=control.hand_over_after,
+        copies=control.copies,
+        trust=_auditing(settings),
         dry_run=dry_run,
     )
+
+
+def _auditing(settings: Settings) -> Auditing | None:
+    trust = settings.trust
+    return Auditing(share=trust.share, probation=trust.probation, secret=audit_secret(settings)) if trust.audits else None
 
 
 def _guarded(task: Task) -> Callable[[], None]:

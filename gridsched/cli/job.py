@@ -28,6 +28,8 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job, or an en
 Look = Callable[[Operator, list[Any]], tuple[Table, list[str]]]
 
 _POLL_S = 1.0
+_SHOWN = 8
+"""Units under way that are shown; where something is in doubt, they are the first ones."""
 
 
 @datasets.command("add")
@@ -165,10 +167,13 @@ def _tell(lines: list[str], seen: set[str]) -> None:
 
 
 def _look_at_job(daemon: Operator, states: list[Any]) -> tuple[Table, list[str]]:
-    """A job's epochs as a table, and a line for each that has ended."""
+    """A job's epochs as a table, what its round waits for under it, and a line for each epoch that has ended."""
     (state,) = states
     epochs = daemon.get(f"/v1/jobs/{state['job_id']}/epochs")
-    return _table(state["job_id"], state, epochs), [_line(row) for row in epochs if row["ended_at"] is not None]
+    units = daemon.get(f"/v1/jobs/{state['job_id']}/units", limit=_SHOWN + 1)
+    table = _table(state["job_id"], state, epochs)
+    table.caption, table.caption_justify = "\n".join([unit["waits"] for unit in units[:_SHOWN]] + ["..."] * (len(units) > _SHOWN)), "left"
+    return table, [_line(row) for row in epochs if row["ended_at"] is not None]
 
 
 def _look_at_members(_: Operator, states: list[Any]) -> tuple[Table, list[str]]:

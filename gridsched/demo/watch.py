@@ -16,7 +16,7 @@ from gridsched.core.round import Epoch, Version
 from gridsched.core.work import UnitKind, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.demo.scene import Line, Moment, NodeRow, Scene, sentence
-from gridsched.flow.assign import reason_of
+from gridsched.flow.observe import reason_of
 from gridsched.ports import Store, Tx
 
 __all__ = ["Books", "Watcher"]
@@ -128,6 +128,7 @@ class Watcher:
             lease = leases.get(node.node_id)
             unit = tx.get(WorkUnit, lease.unit_id) if lease else None
             reason = reason_of(
+                node,
                 presences.get(node.node_id),
                 consents.get(node.node_id),
                 lease,

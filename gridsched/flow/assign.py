@@ -1,6 +1,5 @@
 """Who works: leases are offered, paused, resumed and taken back so that their power stays within the target."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,19 +8,21 @@ from statistics import median
 import numpy as np
 
 from gridsched.core.consent import Consent, opted_out
-from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
+from gridsched.core.facts import Fact, LeaseOffered, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
 from gridsched.core.fleet import DeviceState, Fleet, Node, NodeReason, Plan, Presence, held_out, jitter_share, plan
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow import settle, timing
+from gridsched.flow import advance, settle, stream, timing
+from gridsched.flow.copies import Copies, has_another
+from gridsched.flow.observe import observe
 from gridsched.flow.rules import Rules
 from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
 from gridsched.ports import Tx
 
-__all__ = ["again", "close_lease", "offer_next", "reason_of", "restart", "sweep", "tick"]
+__all__ = ["again", "close_lease", "offer_next", "restart", "sweep", "tick"]
 
 _PAUSED_FOR: Mapping[Reason, LeaseReason] = {
     Reason.ALARM: LeaseReason.ALARM,
@@ -37,8 +38,12 @@ _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
     NodeReason.DEVICE: LeaseReason.DEVICE_BUSY,
     NodeReason.HELD_OUT: LeaseReason.TARGET_LOWERED,
     NodeReason.NO_WORK: LeaseReason.NOT_SCHEDULED,
+    NodeReason.QUARANTINED: LeaseReason.QUARANTINED,
 }
-_COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED)
+_COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)
+_OUT_OF_REACH = (NodeReason.ABSENT, NodeReason.DOUBTFUL)
+_FEW = 100
+"""Units under way among which a node that has just finished one looks for a copy; in larger rounds the next control tick does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +69,25 @@ def tick(
     seats = _seats(tx, now, decision, policy, jobs)
     work = _open_units(tx, jobs)
     target_w = 0.0 if rules.dry_run else decision.target_w
-    silent = [s for s in seats if s.reason is NodeReason.ABSENT and s.lease is not None and s.lease.draws_w() > 0]
+    silent = [s for s in seats if s.reason in _OUT_OF_REACH and s.lease is not None and s.lease.draws_w() > 0]
     held_w = sum(s.power_w for s in silent)  # it may be drawing all of it: nobody else gets it before its lease ends
     if held_w > target_w:
         stopped, held_w = silent, 0.0
     else:
         stopped = []
+    held_w += sum(s.presence.drawn_w for s in seats if s.reason is NodeReason.DOUBTFUL and s.lease is None)  # outrun, and may not know it
     chosen = plan(target_w - held_w, _fleet(_fit(tx, seats, work)), units=len(work))
     by_id = {seat.node.node_id: seat for seat in seats}
     facts = _pause_all(tx, now, [*_unfit(seats), *((s, None) for s in stopped), *((by_id[n], None) for n in chosen.pause)], decision)
     facts += _resume_all(tx, now, [by_id[n] for n in chosen.resume], decision, rules)
-    facts += _start_all(tx, now, [by_id[n] for n in chosen.start], work, decision, rules)
+    started = _start_all(tx, now, [by_id[n] for n in chosen.start], work, decision, rules)
+    busy_w = held_w + chosen.drawn_w - sum(by_id[n].power_w for n in chosen.start) + sum(fact.power_w for fact in started)
+    at_work = {fact.node_id for fact in started}
+    idle = [s for s in seats if s.reason is None and s.lease is None and s.node.node_id not in at_work]
+    facts += [*started, *_copy_all(tx, now, idle, jobs, decision, rules, left_w=target_w - busy_w)]
     facts += _ask_back(tx, now, seats, chosen, work, decision, rules)
     timing.stand(tx, now, decision, {job.job_id for job in jobs})
-    return [*facts, _observe(tx, now, decision, signals or {})]
+    return [*facts, observe(tx, now, decision, signals or {})]
 
 
 def again(tx: Tx, now: datetime, zone: str, *, policy: Policy, rules: Rules) -> list[Fact]:
@@ -103,7 +113,9 @@ def offer_next(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> list[Fac
     seat = _Seat(node=node, presence=presence, consent=consent, lease=None, reason=None)
     if drawn + seat.power_w > decision.target_w:
         return []
-    return _start_all(tx, now, [seat], _open_units(tx, timing.may_work(tx, now, decision)), decision, rules, jitter=False)
+    jobs, left_w = timing.may_work(tx, now, decision), decision.target_w - drawn
+    started = _start_all(tx, now, [seat], _open_units(tx, jobs), decision, rules, jitter=False)
+    return [*started] or _copy_all(tx, now, [seat], jobs, decision, rules, left_w=left_w, most_units=_FEW)
 
 
 def _standing(tx: Tx, now: datetime, zone: str, rules: Rules) -> Decision | None:
@@ -147,8 +159,12 @@ def _fit(tx: Tx, seats: Sequence[_Seat], work: Sequence[WorkUnit]) -> list[_Seat
 def _unavailable(
     node: Node, presence: Presence, consent: Consent, decision: Decision, hold_out_share: float, now: datetime
 ) -> NodeReason | None:
+    if node.quarantined_at is not None:
+        return NodeReason.QUARANTINED
     if not presence.present:
         return NodeReason.ABSENT
+    if presence.cut_at is not None:
+        return NodeReason.DOUBTFUL
     refused = consent.refuses(reward_micro_per_kwh=decision.reward_micro_per_kwh, now=now)
     if refused is not None:
         return NodeReason(refused.value)
@@ -180,16 +196,16 @@ def _open_units(tx: Tx, jobs: Sequence[Job]) -> list[WorkUnit]:
     units: list[WorkUnit] = []
     for job in jobs:
         waiting = tx.find(WorkUnit, job_id=job.job_id, state=UnitState.OPEN)
-        units += sorted(waiting, key=lambda unit: (unit.spec.kind is UnitKind.EVALUATE, unit.spec.version, unit.index))
+        units += sorted(waiting, key=lambda unit: (unit.spec.kind is UnitKind.EVALUATE, unit.spec.version, not unit.audits, unit.index))
     return units
 
 
 def _unfit(seats: Sequence[_Seat]) -> list[tuple[_Seat, LeaseReason | None]]:
-    """Seats whose node may no longer work though it still draws; an absent node is left to its lease's expiry."""
+    """Seats whose node may no longer work though it still draws; one out of reach is left to its lease's expiry."""
     return [
         (s, _NODE_TO_LEASE.get(s.reason, LeaseReason.TARGET_LOWERED))
         for s in seats
-        if s.reason not in (None, NodeReason.ABSENT) and s.lease is not None and s.lease.draws_w() > 0
+        if s.reason not in (None, *_OUT_OF_REACH) and s.lease is not None and s.lease.draws_w() > 0
     ]
 
 
@@ -219,32 +235,75 @@ def _resume_all(tx: Tx, now: datetime, seats: Sequence[_Seat], decision: Decisio
 
 def _start_all(
     tx: Tx, now: datetime, seats: Sequence[_Seat], work: list[WorkUnit], decision: Decision, rules: Rules, *, jitter: bool = True
-) -> list[Fact]:
-    facts: list[Fact] = []
+) -> list[LeaseOffered]:
+    facts: list[LeaseOffered] = []
     for seat in seats:
-        unit = _unit_for(tx, seat.node, work)
-        if unit is None:
-            continue
-        work.remove(unit)
-        leased = replace(unit, state=UnitState.LEASED, leases=unit.leases + 1)
-        lease = offer(
-            unit_id=unit.unit_id,
-            job_id=unit.spec.job_id,
-            node_id=seat.node.node_id,
-            zone=decision.zone,
-            generation=leased.leases,
-            power_w=seat.power_w,
-            decision_id=decision.decision_id,
-            reward_micro_per_kwh=decision.reward_micro_per_kwh,
-            reward_micro_per_unit=decision.reward_micro_per_unit,
-            now=now,
-            ttl=rules.lease_ttl,
-            longest=rules.longest_lease,
-            jitter=rules.start_jitter * jitter_share(seat.node.node_id, unit.unit_id) if jitter else timedelta(0),
-        )
-        tx.put(leased, lease)
-        facts.append(lease_offered(lease, now))
+        found = _unit_for(tx, seat.node, work)
+        if found is not None:
+            work.remove(found)
+            unit, *rest = stream.fit(tx, found, speed=seat.presence.speed)
+            work += rest
+            delay = rules.start_jitter * jitter_share(seat.node.node_id, unit.unit_id) if jitter else timedelta(0)
+            facts.append(_lease_out(tx, now, seat, unit, LeaseReason.PLANNED, decision, rules, delay=delay))
     return facts
+
+
+def _copy_all(
+    tx: Tx,
+    now: datetime,
+    idle: Sequence[_Seat],
+    jobs: Sequence[Job],
+    decision: Decision,
+    rules: Rules,
+    *,
+    left_w: float,
+    most_units: int | None = None,
+) -> list[Fact]:
+    """Let nodes that have nothing else to do take up units that are worth doing twice, within the watts that nobody uses."""
+    if not any(seat.power_w <= left_w for seat in idle):
+        return []
+    copies = Copies(tx, now, jobs, rules, most_units=most_units)
+    able = [seat for seat in idle if copies.left and copies.suit(seat.node, seat.presence)]
+    by_id = {seat.node.node_id: seat for seat in able}
+    facts: list[Fact] = []
+    for seat in map(by_id.__getitem__, plan(left_w, _fleet(able), units=copies.left).start if able else ()):
+        taken = copies.take(seat.node, seat.presence)
+        if taken is not None:
+            facts.append(_lease_out(tx, now, seat, *taken, decision, rules))
+    return facts
+
+
+def _lease_out(
+    tx: Tx,
+    now: datetime,
+    seat: _Seat,
+    unit: WorkUnit,
+    reason: LeaseReason,
+    decision: Decision,
+    rules: Rules,
+    *,
+    delay: timedelta = timedelta(0),
+) -> LeaseOffered:
+    """Offer ``unit`` to the seat's node, as the next generation of its leases."""
+    leased = replace(unit, state=UnitState.LEASED, leases=unit.leases + 1)
+    lease = offer(
+        unit_id=unit.unit_id,
+        job_id=unit.spec.job_id,
+        node_id=seat.node.node_id,
+        zone=decision.zone,
+        generation=leased.leases,
+        power_w=seat.power_w,
+        decision_id=decision.decision_id,
+        reward_micro_per_kwh=decision.reward_micro_per_kwh,
+        reward_micro_per_unit=decision.reward_micro_per_unit,
+        now=now,
+        ttl=rules.lease_ttl,
+        longest=rules.longest_lease,
+        jitter=delay,
+        reason=reason,
+    )
+    tx.put(leased, lease)
+    return lease_offered(lease, now)
 
 
 def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
@@ -285,59 +344,18 @@ def _ask_back(
     return []
 
 
-def _observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, float]) -> ZoneObserved:
-    nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
-    ids = tuple(node.node_id for node in nodes)
-    presences = {p.node_id: p for p in tx.find(Presence, node_id=ids)}
-    consents = {c.node_id: c for c in tx.find(Consent, node_id=ids)}
-    leases = {lease.node_id: lease for lease in tx.find(Lease, zone=decision.zone, state=LIVE)}
-    reasons = Counter(
-        reason_of(
-            presences.get(n), consents.get(n), leases.get(n), target_w=decision.target_w, reward=decision.reward_micro_per_kwh, now=now
-        ).value
-        for n in ids
-    )
-    return ZoneObserved(
-        at=now,
-        zone=decision.zone,
-        decision_id=decision.decision_id,
-        target_w=decision.target_w,
-        leased_w=sum(lease.draws_w() for lease in leases.values()),
-        drawn_w=sum(p.drawn_w for p in presences.values() if p.present),
-        reason=decision.reason.value,
-        signals=dict(signals),
-        nodes=dict(sorted(reasons.items())),
-    )
-
-
-def reason_of(
-    presence: Presence | None, consent: Consent | None, lease: Lease | None, *, target_w: float | None, reward: int, now: datetime
-) -> NodeReason:
-    """Why a node works or does not, in one word. ``target_w`` None: not known."""
-    if presence is None or not presence.present:
-        return NodeReason.ABSENT
-    refused = consent.refuses(reward_micro_per_kwh=reward, now=now) if consent else None
-    if consent is None or refused is not None:
-        return NodeReason(refused.value) if refused else NodeReason.OPTED_OUT
-    if presence.device is not DeviceState.FREE:
-        return NodeReason.DEVICE
-    if lease is None:
-        return NodeReason.NO_SURPLUS if target_w is not None and target_w <= 0 else NodeReason.AVAILABLE
-    return {LeaseState.OFFERED: NodeReason.STARTING, LeaseState.ACTIVE: NodeReason.WORKING}.get(lease.state, NodeReason.PAUSED)
-
-
 def close_lease(tx: Tx, now: datetime, lease: Lease, state: LeaseState, reason: LeaseReason) -> list[Fact]:
-    """End a lease without a result; its unit waits for the next node with whatever continuation is stored."""
+    """End a lease without a result; its unit waits for the next node with whatever continuation is stored, unless another is at it."""
     ended = end(lease, state, reason, now)
     tx.put(ended)
     unit = tx.must(WorkUnit, lease.unit_id)
-    if unit.state is UnitState.LEASED and unit.leases == lease.generation:
+    if unit.state is UnitState.LEASED and not has_another(tx, ended):
         tx.put(replace(unit, state=UnitState.OPEN))
     return [lease_ended(ended, now)]
 
 
 def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
-    """Notice silent nodes and end leases whose time is over. The daemon's clock alone decides."""
+    """Notice silent nodes, and end leases and rounds whose time is over. The daemon's clock alone decides."""
     facts: list[Fact] = []
     for presence in tx.find(Presence, present=True):
         silent = now - (presence.seen_at or now)
@@ -349,19 +367,25 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         if now >= lease.expires_at:
             why = LeaseReason.MAX_DURATION if lease.expires_at >= lease.ends_at else LeaseReason.NODE_SILENT
             facts += close_lease(tx, now, lease, LeaseState.EXPIRED, why)
-    return facts
+    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
+        if now >= lease.expires_at:
+            facts += settle.settle_outrun(tx, now, lease)
+    return facts + advance.cut_short(tx, now)
 
 
 def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``.
 
-    Where the machine's clock was set back meanwhile, nothing may lie in the future: it would hold until time has caught up.
+    No line that was cut with it says anything of a node. Where the machine's clock was set back meanwhile, nothing may lie in the
+    future: it would hold until time has caught up.
     """
     for lease in tx.find(Lease, state=LIVE):
         tx.put(renew(_brought_back(lease, now), now=now, ttl=rules.lease_ttl))
     for presence in tx.find(Presence):
         register_at = presence.register_at and min(presence.register_at, now)
-        tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at))
+        tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at, cut_at=None))
+    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
+        tx.put(replace(lease, expires_at=max(lease.expires_at, now + rules.lease_ttl)))  # time for its last words
     return []
 
 

@@ -22,7 +22,8 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, assign, local, settle
+from gridsched.flow import advance, assign, audit, local, not_finite, settle, stream
+from gridsched.flow.copies import end_others, has_another
 from gridsched.flow.orders import open_desk, orders_for
 from gridsched.flow.rules import Rules
 from gridsched.flow.statement import statement
@@ -38,11 +39,15 @@ _MOST_REFUSALS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What reading the stored update found, outside any transaction: its L2 ``norm``, or why it must not be merged."""
+    """What reading the stored update found, outside any transaction: its L2 ``norm``, or why it must not be merged.
+
+    ``agrees`` are the units, of those that an audit does again, whose results it has but for rounding.
+    """
 
     norm: float | None = None
     refusal: Refusal | None = None
     detail: str = ""
+    agrees: tuple[str, ...] = ()
 
 
 def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) -> Reply[Orders]:
@@ -56,11 +61,11 @@ def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) 
     facts: list[Fact] = []
     if presence.instance not in ("", message.instance):
         facts.append(AgentReplaced(at=now, node_id=node_id, instance=message.instance))
-    if not presence.present:
+    if not presence.present or presence.cut_at is not None:
         facts.append(NodePresent(at=now, node_id=node_id, zone=node.zone))
     memory = node.memory_bytes if message.memory_bytes is None else message.memory_bytes
     told = replace(node, runtime=message.runtime, memory_bytes=memory, data=message.data)
-    tx.put(told, replace(presence, instance=message.instance, present=True, seen_at=now))
+    tx.put(told, replace(presence, instance=message.instance, present=True, seen_at=now, cut_at=None))
     facts += [*local.holder_left(tx, now, told), *local.holders_came(tx, now, node.zone)]
     tx.put(*(renew(lease, now=now, ttl=rules.lease_ttl) for lease in tx.find(Lease, node_id=node_id, state=LIVE)))
     return Reply(orders_for(tx, now, node_id, rules=rules), facts)
@@ -112,11 +117,11 @@ def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: 
     reason = LeaseReason(message.reason) if message.reason in LeaseReason.__members__.values() else LeaseReason.HANDED_OVER
     ended = end(replace(lease, step=max(lease.step, message.step)), LeaseState.HANDED_OVER, reason, now)
     further = message.continuation is not None and message.step > unit.continuation_step
+    tx.put(ended)
     tx.put(
-        ended,
         replace(
             unit,
-            state=UnitState.OPEN,
+            state=UnitState.LEASED if has_another(tx, ended) else UnitState.OPEN,
             continuation=message.continuation if further else unit.continuation,
             continuation_step=message.step if further else unit.continuation_step,
         ),
@@ -127,15 +132,16 @@ def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: 
 def update(tx: Tx, now: datetime, node_id: str, message: UpdateNotice, checked: Checked, *, rules: Rules) -> Reply[Orders]:
     """A finished unit: accept it exactly once, or refuse it with the reason and let another node do it.
 
-    Raises `LeaseLost` for an old generation. A repeat of what was accepted is answered as the first time.
+    Raises `LeaseLost` where the lease has ended, as it has when a copy was faster. A repeat of what was accepted is answered as the
+    first time.
     """
     known = tx.get(Lease, message.lease_id)
     if known is not None and known.node_id == node_id and known.state is LeaseState.RELEASED and known.generation == message.generation:
         return Reply(orders_for(tx, now, node_id, rules=rules))
     lease = hold(known, lease_id=message.lease_id, node_id=node_id, generation=message.generation)
     unit = tx.must(WorkUnit, lease.unit_id)
-    if unit.state is not UnitState.LEASED or unit.leases != lease.generation:
-        raise LeaseLost(f"unit {unit.unit_id} has moved on to lease {unit.leases}; drop this result")
+    if unit.state is not UnitState.LEASED:
+        raise LeaseLost(f"unit {unit.unit_id} is {unit.state} already; drop this result")
     facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
     if lease.state is LeaseState.OFFERED:  # finished within one sync: it was granted by doing
         lease = grant(lease, began(lease, now))
@@ -152,6 +158,8 @@ def _complete(unit: WorkUnit, message: UpdateNotice, checked: Checked) -> Checke
         return Checked(refusal=Refusal.UNREADABLE, detail="a training unit needs the digest of its stored update")
     if unit.spec.kind is UnitKind.EVALUATE and not math.isfinite(message.metrics.get("loss", math.nan)):
         return Checked(refusal=Refusal.NOT_FINITE, detail="an evaluation needs a finite loss")
+    if unit.spec.kind is UnitKind.TRAIN and not math.isfinite(message.metrics.get("loss", 0.0)):
+        return Checked(refusal=Refusal.NOT_FINITE, detail=f"the loss in training is {message.metrics['loss']}")
     if unit.spec.kind is UnitKind.EVALUATE and not _counts(unit, message.metrics):
         return Checked(refusal=Refusal.UNREADABLE, detail=f"an evaluation of {unit.spec.samples} samples cannot count {message.metrics}")
     return checked
@@ -167,8 +175,12 @@ def _refuse(
     tx: Tx, now: datetime, node_id: str, lease: Lease, unit: WorkUnit, checked: Checked, facts: Sequence[Fact], rules: Rules
 ) -> Reply[Orders]:
     assert checked.refusal is not None
-    ended = end(lease, LeaseState.REVOKED, LeaseReason.UPDATE_REFUSED, now)
-    tx.put(ended, replace(unit, state=UnitState.OPEN, continuation=None, continuation_step=0))
+    why = LeaseReason.NOT_FINITE if checked.refusal is Refusal.NOT_FINITE else LeaseReason.UPDATE_REFUSED
+    ended = end(lease, LeaseState.REVOKED, why, now)
+    tx.put(ended)
+    state = UnitState.LEASED if has_another(tx, ended) else UnitState.OPEN
+    given_back = replace(unit, state=state, continuation=None, continuation_step=0)
+    tx.put(given_back)
     rejected = UpdateRejected(
         at=now,
         job_id=lease.job_id,
@@ -180,7 +192,9 @@ def _refuse(
     )
     notice = f"update of {unit.unit_id} refused: {checked.refusal} ({checked.detail})"
     made: list[Fact] = [*facts, rejected, lease_ended(ended, now)]
-    if tx.count(Lease, unit_id=unit.unit_id, reason=LeaseReason.UPDATE_REFUSED) >= _MOST_REFUSALS:
+    if why is LeaseReason.NOT_FINITE:
+        made += not_finite.settled(tx, now, given_back)
+    elif tx.count(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)) >= _MOST_REFUSALS:
         # A unit is a pure function: what was refused this often would be refused for ever, and every try costs energy.
         made += advance.fail(tx, now, lease.job_id, f"{notice}, for the {_MOST_REFUSALS}th time")
     return Reply(replace_notice(orders_for(tx, now, node_id, rules=rules), notice), made)
@@ -200,28 +214,45 @@ def _accept(
     steps = unit.spec.steps
     ended = end(replace(lease, step=steps), LeaseState.RELEASED, LeaseReason.FINISHED, now)
     accepted = replace(
-        unit, state=UnitState.ACCEPTED, update=message.update, update_norm=checked.norm, accepted_lease=lease.lease_id, accepted_at=now
+        unit,
+        state=UnitState.ACCEPTED,
+        update=message.update,
+        update_norm=checked.norm,
+        accepted_lease=lease.lease_id,
+        accepted_at=now,
+        answer=audit.answer_of(message.update, message.metrics),
     )
+    accepted, too_late = stream.take_in(tx, now, accepted)
     tx.put(ended, accepted)
-    made: list[Fact] = [
-        *facts,
-        lease_ended(ended, now),
-        UnitAccepted(
-            at=now,
-            job_id=lease.job_id,
-            unit_id=unit.unit_id,
-            node_id=node_id,
-            lease_id=lease.lease_id,
-            kind=unit.spec.kind.value,
-            samples=unit.spec.samples,
-            steps=steps,
-        ),
-    ]
-    made += settle.settle_unit(tx, now, accepted)
-    if unit.spec.kind is UnitKind.EVALUATE:
-        made += advance.evaluated(tx, now, accepted, message.metrics)
-    made += assign.offer_next(tx, now, node_id, rules=rules)
+    outrun, told = end_others(tx, now, ended)
+    taken = UnitAccepted(
+        at=now,
+        job_id=lease.job_id,
+        unit_id=unit.unit_id,
+        node_id=node_id,
+        lease_id=lease.lease_id,
+        kind="audit" if unit.audits else unit.spec.kind.value,
+        samples=unit.spec.samples,
+        steps=steps,
+    )
+    made: list[Fact] = [*facts, lease_ended(ended, now), *told, *(too_late or [taken])]
+    if unit.audits:
+        made += audit.returned(tx, now, accepted, agrees=checked.agrees, rules=rules)
+    else:
+        made += _go_on(tx, now, accepted, message.metrics, rules)
+    for free in (node_id, *(lease.node_id for lease in outrun)):
+        made += assign.offer_next(tx, now, free, rules=rules)
     return Reply(orders_for(tx, now, node_id, rules=rules), made)
+
+
+def _go_on(tx: Tx, now: datetime, accepted: WorkUnit, metrics: dict[str, float], rules: Rules) -> list[Fact]:
+    """What follows from a unit that is done with: it is paid, perhaps done again elsewhere, and its job moves on."""
+    facts = settle.settle_unit(tx, now, accepted)
+    stream.refill(tx, accepted)
+    facts += audit.consider(tx, now, accepted, rules=rules)
+    if accepted.spec.kind is UnitKind.EVALUATE:
+        facts += advance.evaluated(tx, now, accepted, metrics)
+    return facts
 
 
 def _last_words(

@@ -8,9 +8,11 @@ from gridsched.core.consent import Consent, opted_out
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.ledger import Account, node_account
-from gridsched.core.work import WorkUnit
+from gridsched.core.round import CHAIN, Version, way
+from gridsched.core.work import UnitSpec, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow.assign import reason_of
+from gridsched.flow import quarantine
+from gridsched.flow.observe import reason_of
 from gridsched.flow.rules import Rules
 from gridsched.ports import Tx
 from gridsched.wire import ConsentView, Order, Orders
@@ -29,6 +31,7 @@ class Desk:
     units: dict[str, WorkUnit]
     zones: dict[str, ZoneState]
     accounts: dict[str, Account]
+    ways: dict[str, list[tuple[str, str]]]
 
     def orders(self, node_id: str, now: datetime, rules: Rules, *, notice: str = "") -> Orders:
         """The node's orders as the rows on the desk stand now."""
@@ -37,7 +40,7 @@ class Desk:
         consent = self.consents.get(node_id) or opted_out(node_id, now)
         lease = self.leases.get(node_id)
         account = self.accounts.get(node_account(node_id))
-        reason = reason_of(self.presences.get(node_id), consent, lease, target_w=None, reward=zone.reward_micro_per_kwh, now=now)
+        reason = reason_of(node, self.presences.get(node_id), consent, lease, target_w=None, reward=zone.reward_micro_per_kwh, now=now)
         left = consent.left(now)
         return Orders(
             node_id=node_id,
@@ -53,8 +56,24 @@ class Desk:
             reward_micro_per_kwh=zone.reward_micro_per_kwh,
             reward_micro_per_unit=zone.reward_micro_per_unit,
             earned_micro=account.balance_micro if account else 0,
-            order=_order(lease, self.units[lease.unit_id], now) if lease is not None and lease.live else None,
-            notice=notice,
+            order=self._order(lease, now) if lease is not None and lease.live else None,
+            notice=notice or quarantine.notice(node),
+        )
+
+    def _order(self, lease: Lease, now: datetime) -> Order:
+        unit = self.units[lease.unit_id]
+        return Order(
+            lease_id=lease.lease_id,
+            generation=lease.generation,
+            desired=desired(lease),
+            reason=lease.reason.value,
+            power_w=lease.power_w,
+            ttl_s=max((lease.expires_at - now).total_seconds(), 0.0),
+            wait_s=max((lease.not_before - now).total_seconds(), 0.0),
+            unit=unit.spec,
+            continuation=unit.continuation,
+            continuation_step=unit.continuation_step,
+            steps=self.ways.get(unit.spec.base, []),
         )
 
 
@@ -63,16 +82,32 @@ def open_desk(tx: Tx, node_ids: Sequence[str]) -> Desk:
     ids = tuple(dict.fromkeys(node_ids))
     nodes = {node.node_id: node for node in tx.find(Node, node_id=ids)}
     leases = {lease.node_id: lease for lease in tx.find(Lease, node_id=ids, state=LIVE)}
-    units = tuple(lease.unit_id for lease in leases.values())
+    leased = tuple(lease.unit_id for lease in leases.values())
+    units = {unit.unit_id: unit for unit in tx.find(WorkUnit, unit_id=leased)} if leased else {}
     return Desk(
         nodes=nodes,
         presences={p.node_id: p for p in tx.find(Presence, node_id=ids)},
         consents={c.node_id: c for c in tx.find(Consent, node_id=ids)},
         leases=leases,
-        units={unit.unit_id: unit for unit in tx.find(WorkUnit, unit_id=units)} if units else {},
+        units=units,
         zones={zone.zone: zone for zone in tx.find(ZoneState, zone=tuple({node.zone for node in nodes.values()}))},
         accounts={a.account_id: a for a in tx.find(Account, account_id=tuple(node_account(n) for n in ids))},
+        ways=_ways(tx, [units[lease.unit_id].spec for lease in leases.values() if lease.state is LeaseState.OFFERED]),
     )
+
+
+def _ways(tx: Tx, specs: Sequence[UnitSpec]) -> dict[str, list[tuple[str, str]]]:
+    """How the versions that these units begin with are reached from older ones, by digest; told with the offer, when they are fetched."""
+    if not specs:
+        return {}
+    jobs, ends = {spec.job_id for spec in specs}, {spec.version for spec in specs}
+    numbers = {number for end in ends for number in range(max(end - CHAIN, 0) + 1, end + 1)}
+    rows = {(row.job_id, row.number): row for row in tx.find(Version, job_id=jobs, number=numbers)}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for spec in specs:
+        chain = [rows.get((spec.job_id, number)) for number in range(max(spec.version - CHAIN, 0) + 1, spec.version + 1)]
+        found[spec.base] = way([row for row in chain if row is not None])
+    return found
 
 
 def orders_for(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> Orders:
@@ -86,18 +121,3 @@ def desired(lease: Lease) -> str:
     if lease.state is LeaseState.PAUSED:
         return "hand_over" if lease.wants_hand_over else "pause"
     return "run"
-
-
-def _order(lease: Lease, unit: WorkUnit, now: datetime) -> Order:
-    return Order(
-        lease_id=lease.lease_id,
-        generation=lease.generation,
-        desired=desired(lease),
-        reason=lease.reason.value,
-        power_w=lease.power_w,
-        ttl_s=max((lease.expires_at - now).total_seconds(), 0.0),
-        wait_s=max((lease.not_before - now).total_seconds(), 0.0),
-        unit=unit.spec,
-        continuation=unit.continuation,
-        continuation_step=unit.continuation_step,
-    )

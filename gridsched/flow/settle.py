@@ -7,7 +7,7 @@ from datetime import datetime
 from gridsched.core.errors import Conflict
 from gridsched.core.facts import EnergyMetered, EpochFinished, Fact, RewardPosted
 from gridsched.core.fleet import Presence
-from gridsched.core.lease import Lease, LeaseState
+from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.ledger import GENESIS, OPERATOR, Account, Transfer, TransferKind, apply, node_account, seal
 from gridsched.core.reward import due_micro, most_micro, paid_energy_j
 from gridsched.core.round import Epoch
@@ -15,7 +15,7 @@ from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
-__all__ = ["finish_epoch", "record", "reserve", "settle_unit"]
+__all__ = ["finish_epoch", "record", "reserve", "settle_outrun", "settle_unit"]
 
 _RELIABILITY_MEMORY = 0.9
 _WELL_ENDED = (LeaseState.RELEASED, LeaseState.HANDED_OVER)
@@ -42,14 +42,23 @@ def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """Pay every lease of a closed unit, and book its energy as useful, wasted or idle.
 
     Steps that were run again because a node was lost share the unit's energy with those that counted, step for step; all of
-    an abandoned unit's energy is wasted. Energy drawn in good faith is paid either way.
+    an abandoned unit's energy is wasted. Energy drawn in good faith is paid either way. Outrun leases follow when their nodes were heard.
     """
-    leases = [lease for lease in tx.find(Lease, unit_id=unit.unit_id) if not lease.settled]
+    leases = [lease for lease in tx.find(Lease, unit_id=unit.unit_id) if not lease.settled and not lease.awaits_last_words]
     facts: list[Fact] = []
     for lease in leases:
         facts += _settle_lease(tx, now, lease)
         _charge_bonus(tx, lease)
-    return facts + _book_energy(tx, now, unit, leases)
+    executed = sum(lease.steps_executed for lease in leases)
+    accepted = unit.state is UnitState.ACCEPTED
+    share = min(1.0, unit.spec.steps / executed) if accepted and executed else float(accepted)
+    return facts + _book_energy(tx, now, unit, leases, useful=share, units=int(accepted))
+
+
+def settle_outrun(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+    """Pay a lease whose copy, or original, was faster, once its node has been heard or its time is over. All its energy was wasted."""
+    unit = tx.must(WorkUnit, lease.unit_id)
+    return [*_settle_lease(tx, now, lease), *_book_energy(tx, now, unit, [lease], useful=0.0, units=0)]
 
 
 def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
@@ -98,17 +107,22 @@ def _charge_bonus(tx: Tx, lease: Lease) -> None:
 def _remember_node(tx: Tx, lease: Lease) -> None:
     presence = tx.get(Presence, lease.node_id)
     if presence is not None:
-        well = 1.0 if lease.state in _WELL_ENDED else 0.0
-        smoothed = _RELIABILITY_MEMORY * presence.reliability + (1 - _RELIABILITY_MEMORY) * well
+        well = _ended_well(lease, presence)
+        memory = 1.0 if well is None else _RELIABILITY_MEMORY
+        smoothed = memory * presence.reliability + (1 - memory) * float(well or 0)
         tx.put(replace(presence, reliability=smoothed, served_j=presence.served_j + paid_energy_j(lease)))
 
 
-def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease]) -> list[Fact]:
+def _ended_well(lease: Lease, presence: Presence) -> bool | None:
+    """None where it says nothing of the node: another was faster, and the node has been heard of since."""
+    if lease.reason is LeaseReason.OUTRUN and presence.seen_at is not None and presence.seen_at >= lease.changed_at:
+        return None
+    return lease.state in _WELL_ENDED
+
+
+def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease], *, useful: float, units: int) -> list[Fact]:
     active_j = sum(lease.energy_j for lease in leases)
-    executed = sum(lease.steps_executed for lease in leases)
-    accepted = unit.state is UnitState.ACCEPTED
-    share = min(1.0, unit.spec.steps / executed) if accepted and executed else float(accepted)
-    split = {"useful": active_j * share, "wasted": active_j * (1 - share), "idle": sum(lease.idle_j for lease in leases)}
+    split = {"useful": active_j * useful, "wasted": active_j * (1 - useful), "idle": sum(lease.idle_j for lease in leases)}
     cost = sum(lease.cost_micro for lease in leases)
     epoch = tx.must(Epoch, unit.spec.job_id, unit.spec.epoch)
     tx.put(
@@ -119,7 +133,7 @@ def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease])
             idle_j=epoch.idle_j + split["idle"],
             reward_micro=epoch.reward_micro + sum(due_micro(lease) for lease in leases),
             cost_micro=epoch.cost_micro + cost,
-            units=epoch.units + int(accepted),
+            units=epoch.units + units,
         )
     )
     zone = leases[0].zone if leases else ""
@@ -154,6 +168,7 @@ def finish_epoch(tx: Tx, now: datetime, job_id: str, number: int) -> list[Fact]:
             wasted_j=epoch.wasted_j,
             idle_j=epoch.idle_j,
             reward_micro=epoch.reward_micro,
+            audit_j=epoch.audit_j,
         )
     ]
 

@@ -8,6 +8,7 @@ Stopping the child never waits for the network, and nothing is lost while the da
 import logging
 import queue
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,6 +96,7 @@ class Agent:
             BlobCache(home.blobs, limit_bytes=settings.cache_bytes), self._lines.fetch, got=self._trainer.fetched, stuck=self._note_stuck
         )
         self._held: Held | None = None
+        self._parting: Held | None = None
         self._over: list[tuple[str, int]] = []
         self._runs = 0
         self._idle_since_s = monotonic()
@@ -139,7 +141,7 @@ class Agent:
         self.contact.look()
         order = self._order()
         if order is not None and order.desired == "run":
-            self._supply.foresee(order.unit.base)
+            self._supply.foresee(order.unit.base, order.steps)
         self._supply.turn(now_s)
         action = next_action(order, self._local(order, now_s))
         self._move(action, order, now_s)
@@ -155,10 +157,8 @@ class Agent:
             self._inbox.get()()
 
     def _listen(self, seconds: float) -> None:
-        try:
+        with suppress(queue.Empty):
             self._inbox.get(timeout=seconds)()
-        except queue.Empty:
-            return
         self.drain()
 
     def _gone(self) -> bool:
@@ -236,7 +236,7 @@ class Agent:
         self._status_s = now_s - _STATUS_S  # to be shown at once
         log.info("%s: %s", action.move.value, action.reason, extra={"action": action.move.value, "reason": action.reason})
         if action.move is Move.DROP:
-            self._drop(now_s)
+            self._drop(now_s, lost=True)
         elif action.move is Move.SHELVE:
             self._trainer.quit()
             self._must().turn(Phase.SHELVED, now_s)
@@ -302,20 +302,21 @@ class Agent:
         held.may_go_on = False
         held.turn(Phase.HANDING_OVER, now_s, reason)
 
-    def _drop(self, now_s: float) -> None:
-        held, self._held = self._held, None
+    def _drop(self, now_s: float, *, lost: bool) -> None:
+        """``lost``: the daemon has taken the lease back, and may not know of all that was done under it."""
+        held, self._held, self._parting = self._held, None, self._held if lost else None
         self._idle_since_s = now_s
         if held is not None:
             self._trainer.drop(held.run)
 
-    def _on_over(self, lease_id: str, generation: int) -> None:
+    def _on_over(self, lease_id: str, generation: int, refused: bool) -> None:
         """The daemon has closed this lease; orders that were on their way when it did are stale."""
         self._over = [*self._over[-_REMEMBERED:], (lease_id, generation)]
         if self._leaving_s is not None:
             self._leaving_s = self._monotonic()  # the daemon may offer more; this node is gone
         held = self._held
         if held is not None and (held.order.lease_id, held.order.generation) == (lease_id, generation):
-            self._drop(self._monotonic())
+            self._drop(self._monotonic(), lost=refused)
 
     def _watch_child(self, now_s: float) -> None:
         held = self._held
@@ -368,8 +369,7 @@ class Agent:
         held.deaths += 1
         held.may_go_on = False
         held.not_before_s = now_s + (backoff_s(held.deaths - 2) if held.deaths > 1 else 0.0)
-        given_up = held.deaths >= _DEATHS
-        held.turn(Phase.REFUSED if given_up else Phase.SHELVED, now_s, f"the training process {words}")
+        held.turn(Phase.REFUSED if held.deaths >= _DEATHS else Phase.SHELVED, now_s, f"the training process {words}")
         self.contact.hurry()
 
     # Telling.
@@ -377,9 +377,9 @@ class Agent:
     def _compose(self) -> Callable[[], Sync]:
         """The sync as things stand; the meter's age is filled in when it is sent."""
         self._metering.pace(self.contact.speed)
-        report = None if self._held is None else self._held.report(speed=self.contact.speed)
-        device = self._device.state.value
-        meter = self._metering.reporter()
+        held, self._parting = self._parting or self._held, None
+        report = None if held is None else held.report(speed=self.contact.speed)
+        device, meter = self._device.state.value, self._metering.reporter()
         self._note_stuck("register", self._metering.stuck)
         return lambda: Sync(instance=self.contact.instance, device=device, lease=report, meter=meter(), clock_s=self.contact.wall_s())
 

@@ -38,7 +38,7 @@ class Returns:
     """One parcel at a time: its blob goes over ``send``, then its notice over ``talk`` among the other reports.
 
     ``meter`` gives a function that makes the meter's report at the moment it is sent; ``over`` is told of each lease that the
-    daemon has closed.
+    daemon has closed, and whether it refused what was done.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Returns:
         send: Line,
         *,
         meter: Callable[[], MakeReport],
-        over: Callable[[str, int], None],
+        over: Callable[[str, int, bool], None],
         monotonic: Callable[[], float],
     ) -> None:
         self._home = home
@@ -109,7 +109,7 @@ class Returns:
             self.accepted += error is None
             self._home.unpost(item)
             self._waiting.pop(item.lease_id, None)
-            self._over(item.lease_id, item.generation)
+            self._over(item.lease_id, item.generation, error is not None)
 
         blob = None if item.update is None else (item.update, self._home.update_path(item.update))
         return _Parcel(blob=blob, post=post, close=close)
@@ -133,9 +133,9 @@ class Returns:
                 )
             )
 
-        def close(_: GridschedError | None) -> None:
+        def close(error: GridschedError | None) -> None:
             self._home.forget(order.unit.unit_id)
-            self._over(order.lease_id, order.generation)
+            self._over(order.lease_id, order.generation, error is not None)
 
         return _Parcel(blob=blob, post=post, close=close)
 

@@ -30,9 +30,9 @@ from gridsched.core.policy import Decision, Policy
 from gridsched.core.quantity import unknown_key
 from gridsched.core.round import Epoch, Version
 from gridsched.core.signal import SignalKind
-from gridsched.flow import admit
+from gridsched.flow import admit, ask
 from gridsched.ports import Reply, Tx
-from gridsched.web import ahead, views
+from gridsched.web import ahead, views, waiting
 from gridsched.web.answers import Answers
 from gridsched.web.channel import Hub
 from gridsched.web.doors import Doors, moment
@@ -55,6 +55,10 @@ _KINDS = frozenset(kind_of(getattr(facts, name)) for name in facts.__all__ if is
 class _Invite(msgspec.Struct, forbid_unknown_fields=True):
     zone: str
     for_s: float = 24 * 3600.0
+
+
+class _Evaluate(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
 
 
 class _NewToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,9 +86,11 @@ class OperatorApi:
             self._door("/v1/jobs", self.submit, order, "POST"),
             self._door("/v1/jobs/{job_id}", self.job, look),
             self._door("/v1/jobs/{job_id}/cancel", self.cancel, order, "POST"),
+            self._door("/v1/jobs/{job_id}/evaluate", self.evaluate, order, "POST"),
             self._door("/v1/jobs/{job_id}/versions", self.versions, look),
             self._door("/v1/jobs/{job_id}/epochs", self.epochs, look),
             self._door("/v1/jobs/{job_id}/schedule", self.schedule, look),
+            self._door("/v1/jobs/{job_id}/units", self.units, look),
             self._door("/v1/datasets", self.datasets, look),
             self._door("/v1/datasets", self.add_dataset, order, "POST"),
             self._door("/v1/invites", self.invite, order, "POST"),
@@ -155,6 +161,11 @@ class OperatorApi:
 
     async def epochs(self, request: Request) -> Response:
         return answer(await self._read(lambda tx: views.plain(tx.find(Epoch, job_id=_job(tx, request).job_id, order="number"))))
+
+    async def units(self, request: Request) -> Response:
+        _only(request, "limit")
+        now, pace, limit = self._doors.clock.now(), self._doors.rules.pace, _number(request, "limit", 1000)
+        return answer(await self._read(lambda tx: waiting.units(tx, _job(tx, request), now, pace=pace, limit=limit)))
 
     async def schedule(self, request: Request) -> Response:
         def told(tx: Tx) -> Any:
@@ -238,6 +249,11 @@ class OperatorApi:
     async def cancel(self, request: Request) -> Response:
         await self._do(partial(admit.cancel, job_id=request.path_params["job_id"]))
         return answer({"job_id": request.path_params["job_id"]})
+
+    async def evaluate(self, request: Request) -> Response:
+        job_id, wanted = request.path_params["job_id"], strict(await self._body(request), _Evaluate)
+        await self._do(partial(ask.evaluate, job_id=job_id, number=wanted.version))
+        return answer({"job_id": job_id, "version": wanted.version}, status=202)
 
     async def add_dataset(self, request: Request) -> Response:
         dataset = strict(await self._body(request), Dataset)

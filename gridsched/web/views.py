@@ -19,8 +19,8 @@ from gridsched.core.round import Version
 from gridsched.core.signal import UNIT, snapshot
 from gridsched.core.work import WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow.assign import reason_of
 from gridsched.flow.decide import see
+from gridsched.flow.observe import reason_of
 from gridsched.ports import Tx
 
 __all__ = ["decision_story", "fact", "job", "lease_story", "ledger", "nodes", "plain", "status"]
@@ -112,7 +112,7 @@ def nodes(tx: Tx, *, now: datetime, connected: set[str]) -> list[Json]:
         presence, lease = presences.get(node.node_id), leases.get(node.node_id)
         zone = zones.get(node.zone) or ZoneState(zone=node.zone)
         reason = reason_of(
-            presence, consents.get(node.node_id), lease, target_w=targets.get(node.zone), reward=zone.reward_micro_per_kwh, now=now
+            node, presence, consents.get(node.node_id), lease, target_w=targets.get(node.zone), reward=zone.reward_micro_per_kwh, now=now
         )
         rows.append(_node(node, presence, lease, units, accounts) | {"reason": reason.value, "connected": node.node_id in connected})
     return rows
@@ -150,6 +150,9 @@ def _node(
         "earned_micro": account.balance_micro if account else 0,
         "pending_micro": account.credits_pending if account else 0,
         "revoked": node.revoked_at is not None,
+        "verified": seen.verified,
+        "quarantined_at": plain(node.quarantined_at),
+        "quarantine_reason": node.quarantine_reason,
     }
 
 

@@ -427,6 +427,21 @@ def test_a_refused_update_is_dropped_and_work_goes_on(
     assert working.straw.told[-1] == "train"
 
 
+def test_a_lease_taken_back_is_dropped_unsaved_and_its_last_words_are_told_before_the_next_unit(
+    working: Bench, daemon: FakeDaemon, spec: UnitSpec
+) -> None:
+    working.straw.at(7)
+    daemon.order = order(replace(spec, unit_id="job.r0.u1"), generation=1)
+    working.agent.push(daemon.orders())
+    working.turn(1.0)
+    assert "hold" not in working.straw.told, "nothing is saved of what another has finished"
+    assert working.straw.told[-2:] == ["drop", "train"]
+    told_of = [sync.lease for sync in daemon.of(wire.Sync) if sync.lease is not None]
+    parting = [report for report in told_of if report.lease_id == f"{spec.unit_id}.l1"][-1]
+    assert parting.steps_executed == 7
+    assert told_of[-1].lease_id != parting.lease_id
+
+
 def test_a_push_that_was_overtaken_does_not_start_a_finished_unit_again(working: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:
     stale = daemon.orders()
     working.finish(spec)
