@@ -28,7 +28,7 @@ from gridsched.core.lease import LeaseReason, LeaseState
 from gridsched.core.method import Method, NotFinite
 from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, assign, collect
+from gridsched.flow import advance, assign, collect, timing
 from gridsched.flow.collect import Checked
 from gridsched.wire import UpdateNotice
 from tests.flow.conftest import A, B, C, House, of
@@ -417,3 +417,24 @@ def test_an_evaluation_that_is_nan_everywhere_ends_the_job_one_way_or_the_other(
         facts = finish(house, "n1", loss=math.nan)
     assert [f.state for f in of(facts, JobEnded)] == [state]
     assert house.rows(Epoch)[0].accuracy is None
+
+
+def test_what_is_left_of_a_stream_is_counted_by_its_units_however_many_rounds_they_made(house: House) -> None:
+    """Eight units of eight steps, twice; after three rounds of one and one unit more, four are behind it."""
+
+    def left() -> int:
+        with house.store.read() as tx:
+            (case,) = timing.cases(tx, house.clock.now(), house.policy, margin=timedelta(0))
+        return case.load.steps
+
+    for node_id in NODES:
+        house.join(node_id)
+    method = replace(STREAM, epochs=2, quorum=1, max_staleness=9)
+    house.job(method=method, samples=512, test_dataset=None, test_samples=0, deadline=house.clock.now() + timedelta(days=1))
+    go_on(house)
+    assert left() == 2 * 8 * 8
+    for digest in ("c", "d", "e"):
+        finish(house, "n1")
+        merge(house, digest * 64)
+    finish(house, "n2")
+    assert left() == 2 * 8 * 8 - 4 * 8
