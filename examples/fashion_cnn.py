@@ -18,22 +18,22 @@ ATTRIBUTION = "Fashion-MNIST, Zalando SE, MIT licence"
 
 
 class Garments(nn.Module):
-    """[batch, 1, 28, 28] pixels of 0 to 255 -> [batch, 10] logits; 55,434 parameters."""
+    """[batch, 1, 28, 28] pixels of 0 to 255 -> [batch, 10] logits; 26,746 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.norm1 = nn.GroupNorm(4, 16)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.norm2 = nn.GroupNorm(4, 32)
-        self.hidden = nn.Linear(32 * 7 * 7, 32)
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm1 = nn.GroupNorm(2, 8)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.norm2 = nn.GroupNorm(2, 16)
+        self.hidden = nn.Linear(16 * 7 * 7, 32)
         self.out = nn.Linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The logits of the ten kinds."""
         x = x.float().div(255)
-        x = functional.max_pool2d(functional.relu(self.norm1(self.conv1(x))), 2)
-        x = functional.max_pool2d(functional.relu(self.norm2(self.conv2(x))), 2)
+        x = functional.relu(self.norm1(functional.max_pool2d(self.conv1(x), 2)))
+        x = functional.relu(self.norm2(functional.max_pool2d(self.conv2(x), 2)))
         return self.out(functional.relu(self.hidden(x.flatten(1))))
 
 

@@ -230,6 +230,10 @@ def _per_epoch(one: "Course", watt_hours: float) -> str:
     return f"{watt_hours / len(one.points):.3f}" if one.points else ""
 
 
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.2f} min"
+
+
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
@@ -246,7 +250,7 @@ _ROWS: "Mapping[str, Callable[[Course], str]]" = {
     "idle Wh per epoch": lambda one: _per_epoch(one, one.idle_wh),
     "reward EUR": lambda one: f"{one.reward_eur:.6f}",
     "cost EUR": lambda one: f"{one.cost_eur:.6f}",
-    "hours": lambda one: f"{one.final.hours:.3f}" if one.final else "",
+    "time": lambda one: _time(one.final.hours) if one.final else "",
     "MB down to a node": lambda one: f"{one.down_bytes / 1e6:.2f}",
 }
 

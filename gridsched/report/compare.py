@@ -17,20 +17,23 @@ Json = Mapping[str, Any]
 
 _COLOURS = (lanes.BLUE, lanes.RED, lanes.GREEN, lanes.PURPLE, lanes.ORANGE, lanes.SKY)
 _HEIGHT, _WIDTH = 4.6, 11.5
+_LONG_H = 2.0
 
 
 def plot(path: Path, courses: Sequence[Json]) -> Path:
     """Write the picture. ``courses`` are `gridsched.compared.Course` as plain values."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    for place, key, unit in ((0.065, "energy_wh", "Wh drawn"), (0.545, "hours", "hours since submission")):
+    longest_h = max((point["hours"] for one in courses for point in one["points"]), default=0.0)
+    time = ("hours", 1.0, "hours since submission") if longest_h >= _LONG_H else ("hours", 60.0, "minutes since submission")
+    for place, (key, factor, unit) in ((0.065, ("energy_wh", 1.0, "Wh drawn")), (0.545, time)):
         axes = figure.add_axes((place, 0.14, 0.42, 0.62))
         lanes.shape(axes, bottom=True)
         for number, one in enumerate(courses):
-            _draw(axes, one, key, _COLOURS[number % len(_COLOURS)])
+            _draw(axes, one, key, factor, _COLOURS[number % len(_COLOURS)])
         axes.set_xlabel(unit, color=lanes.MUTED, fontsize=9)
         axes.set_xlim(left=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     words = [(_word(one), _COLOURS[number % len(_COLOURS)]) for number, one in enumerate(courses)]
     figure.text(
         0.024, 1 - 0.30 / _HEIGHT, "Accuracy on held-out samples, by epoch", fontsize=15, fontweight="bold", color=lanes.INK, va="center"
@@ -45,12 +48,11 @@ def plot(path: Path, courses: Sequence[Json]) -> Path:
     return path
 
 
-def _draw(axes: Axes, one: Json, key: str, colour: str) -> None:
+def _draw(axes: Axes, one: Json, key: str, factor: float, colour: str) -> None:
     points = [point for point in one["points"] if point["accuracy"] is not None]
     if points:
-        axes.plot(
-            [point[key] for point in points], [point["accuracy"] for point in points], color=colour, linewidth=1.6, marker="o", markersize=4
-        )
+        across, up = [factor * point[key] for point in points], [point["accuracy"] for point in points]
+        axes.plot(across, up, color=colour, linewidth=1.6, marker="o", markersize=4)
 
 
 def _word(one: Json) -> str:
