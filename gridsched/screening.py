@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gridsched.core.round import Round
-from gridsched.core.trust import Auditing
+from gridsched.core.trust import Auditing, AuditReason
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import audit
 from gridsched.flow.rules import Rules
@@ -20,6 +20,9 @@ from gridsched.train.version import read_version
 __all__ = ["Screen"]
 
 _ROUNDS_BACK = 8
+_AT_ONCE = 256
+"""Units of a large round that are compared with one another; the traces of so many are kept in memory, 64 kB each at most."""
+
 _SAME_BUT_FOR_ROUNDING = 1e-3
 """Relative L2 distance: honest updates of short units lie 1e-6 apart in two hardware classes, those of other samples 0.3."""
 
@@ -46,14 +49,18 @@ class Screen:
         in_order = sorted(units, key=lambda unit: (unit.accepted_at, unit.unit_id))
         buffers = read_version(self.blobs.path(rnd.base)).buffers
         kept = [self._trace(unit, trust, buffers) for unit in newest if unit.update and self.blobs.has(unit.update)]
-        odd = suspicions([self._trace(unit, trust, buffers) for unit in in_order], kept)
+        odd: dict[str, AuditReason] = {}
+        for start in range(0, len(in_order), _AT_ONCE):
+            part = [self._trace(unit, trust, buffers) for unit in in_order[start : start + _AT_ONCE]]
+            odd |= suspicions(part, kept)
+            kept = part[-MOST_TRACES:]
         return bool(odd) and self.writer.submit(partial(audit.suspect, suspicions=odd, rules=self.rules)).result() > 0
 
     def _trace(self, unit: WorkUnit, trust: Auditing, buffers: frozenset[str]) -> Trace:
         assert unit.update is not None
         key = f"{unit.unit_id} {unit.update}"
         if key not in self._traces:
-            if len(self._traces) > 4 * MOST_TRACES:
+            if len(self._traces) > 2 * _AT_ONCE:
                 self._traces.clear()
             self._traces[key] = trace(
                 self.blobs.path(unit.update),
@@ -77,7 +84,7 @@ class Screen:
             other.unit_id
             for other in others
             if other.state is UnitState.ACCEPTED
-            and other.update is not None
-            and self.blobs.has(other.update)
-            and differ(self.blobs.path(other.update), mine, buffers=buffers) <= _SAME_BUT_FOR_ROUNDING
+            and other.update not in (None, update)
+            and self.blobs.has(other.update or "")
+            and differ(self.blobs.path(other.update or ""), mine, buffers=buffers) <= _SAME_BUT_FOR_ROUNDING
         )

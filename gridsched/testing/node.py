@@ -1,12 +1,17 @@
 """A consumer's agent, played in simulated time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from gridsched.core.work import UnitSpec
 from gridsched.wire import LeaseReport, MeterReport
 
-__all__ = ["SimulatedNode"]
+__all__ = ["Lie", "SimulatedNode"]
+
+Lie = Callable[[UnitSpec, dict[str, Any]], dict[str, Any]]
+"""From a unit and its honest tensors (or an evaluation's metrics) to what the node returns instead."""
 
 
 @dataclass(slots=True)
@@ -21,6 +26,8 @@ class SimulatedNode:
     power_w: float
     steps_per_s: float
     code: str
+    runtime: str = "torch-sim"
+    lie: Lie | None = None
     disk: dict[str, int] = field(default_factory=dict)
     effort: dict[str, int] = field(default_factory=dict)
     register_j: float = 0.0

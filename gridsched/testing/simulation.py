@@ -20,7 +20,7 @@ from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease
 from gridsched.core.method import Method
 from gridsched.core.round import Version
-from gridsched.core.settings import Control, Settings, Site, StoreAddress, ZoneTable
+from gridsched.core.settings import Control, Settings, Site, StoreAddress, Trust, ZoneTable
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.work import UnitKind, UnitSpec, UnitState, WorkUnit
 from gridsched.daemon import Daemon
@@ -29,7 +29,7 @@ from gridsched.ports import Reply, Tx
 from gridsched.testing.clock import ManualClock
 from gridsched.testing.executor import InlineExecutor
 from gridsched.testing.faults import FaultPlan
-from gridsched.testing.node import SimulatedNode
+from gridsched.testing.node import Lie, SimulatedNode
 from gridsched.train.codec import encode
 from gridsched.train.version import Version as Model
 from gridsched.train.version import read_version
@@ -71,6 +71,7 @@ class Simulation:
         store_url: str | None = None,
         policy: str = POLICY,
         control: Control | None = None,
+        trust: Trust | None = None,
         on_facts: Callable[[Sequence[Fact]], None] | None = None,
     ) -> None:
         self.clock = ManualClock()
@@ -89,9 +90,11 @@ class Simulation:
             site=Site(data=folder / "data"),
             store=StoreAddress(url=store_url or f"sqlite:///{folder / 'data' / 'site.sqlite'}"),
             control=control or Control(every=step, sync_every=step, lease_ttl=step * 4, absent_after=step * 3, start_jitter=timedelta(0)),
+            trust=trust or Trust(audits=False),
             zones=(ZoneTable(name=ZONE, policy=policy_file),),
         )
         (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / "audit.secret").write_text("the same draws in every run", encoding="utf-8")
         self._open()
 
     def _open(self) -> None:
@@ -111,8 +114,17 @@ class Simulation:
 
     # -- building
 
-    def add_node(self, node_id: str, *, power_w: float, steps_per_s: float, opt_in: bool = True) -> SimulatedNode:
-        """Invite, join, and opt in."""
+    def add_node(
+        self,
+        node_id: str,
+        *,
+        power_w: float,
+        steps_per_s: float,
+        opt_in: bool = True,
+        runtime: str = "torch-sim",
+        lie: Lie | None = None,
+    ) -> SimulatedNode:
+        """Invite, join, and opt in. ``lie`` makes what the node returns from what it honestly would."""
         code = f"code-{node_id}"
         self.call(partial(admit.new_invite, zone=ZONE, code_hash=secret_hash(code), valid_for=timedelta(hours=1)))
         join = Join(
@@ -121,11 +133,11 @@ class Simulation:
             device="pc",
             power_w=power_w,
             memory_bytes=10**9,
-            runtime="torch-sim",
+            runtime=runtime,
             meter="estimate",
         )
         self.call(partial(admit.join, message=join, token=f"token-{node_id}", rules=self.daemon.rules))
-        node = SimulatedNode(node_id=node_id, power_w=power_w, steps_per_s=steps_per_s, code=code)
+        node = SimulatedNode(node_id=node_id, power_w=power_w, steps_per_s=steps_per_s, code=code, runtime=runtime, lie=lie)
         self.nodes.append(node)
         if opt_in:
             self.call(partial(collect.choose, node_id=node_id, message=ConsentChoice(opted_in=True), rules=self.daemon.rules))
@@ -270,7 +282,7 @@ class Simulation:
         if not node.instance:
             node.starts += 1
             node.instance = f"{node.node_id}-{node.starts}"
-            hello = Hello(instance=node.instance, runtime="torch-sim")
+            hello = Hello(instance=node.instance, runtime=node.runtime)
             self._obey(
                 node, self._send(node, "hello", partial(collect.hello, node_id=node.node_id, message=hello, rules=self.daemon.rules))
             )
@@ -354,7 +366,7 @@ class Simulation:
     def _finish(self, node: SimulatedNode) -> None:
         assert node.lease is not None
         assert node.unit is not None
-        update, metrics = self.train(node.unit)
+        update, metrics = self.train(node.unit, node.lie)
         message = UpdateNotice(
             instance=node.instance,
             lease_id=node.lease[0],
@@ -373,14 +385,16 @@ class Simulation:
         with self.daemon.store.read() as tx:
             return tx.must(WorkUnit, unit_id)
 
-    def train(self, unit: UnitSpec) -> tuple[str | None, dict[str, float]]:
-        """The played unit: an update (or metrics) that depends on base, range and seed alone."""
+    def train(self, unit: UnitSpec, lie: Lie | None = None) -> tuple[str | None, dict[str, float]]:
+        """The played unit: an update (or metrics) that depends on base, range and seed alone, unless the node has a ``lie``."""
         blobs = self.daemon.blobs
         base = read_version(blobs.path(unit.base)).tensors
         if unit.kind is UnitKind.EVALUATE:
             loss = float(np.abs(base["w"]).mean())
-            return None, {"loss": loss, "samples": float(unit.samples), "correct": float(unit.samples // 2)}
+            metrics = {"loss": loss, "samples": float(unit.samples), "correct": float(unit.samples // 2)}
+            return None, lie(unit, metrics) if lie is not None else metrics
         seed = hashlib.sha256(f"{unit.base} {unit.start} {unit.stop} {unit.epoch} {unit.seed}".encode()).digest()
         rng = np.random.default_rng(list(seed))
         delta = {name: (0.01 * rng.normal(size=array.shape)).astype(array.dtype) for name, array in base.items()}
-        return blobs.put(encode(delta, unit.codec)), {"loss": 1.0, "samples": float(unit.samples)}
+        returned = lie(unit, delta) if lie is not None else delta
+        return blobs.put(encode(returned, unit.codec)), {"loss": 1.0, "samples": float(unit.samples)}

@@ -22,7 +22,7 @@ from gridsched.train.codec import BLOCK, EncodedUpdate
 
 __all__ = ["MOST_TRACES", "Trace", "differ", "suspicions", "trace"]
 
-MOST_TRACES = 64
+MOST_TRACES = 32
 """Updates of earlier rounds that are compared with: more say nothing new."""
 
 _BLOCKS = 64
@@ -96,7 +96,7 @@ def suspicions(of_round: Sequence[Trace], before: Sequence[Trace]) -> dict[str, 
     traces = [*before, *of_round]
     if len(traces) < 3:
         return {}
-    samples = np.stack([one.sample for one in traces]).astype(np.float64)
+    samples = np.stack([one.sample for one in traces])
     first = len(before)
     oddness = {
         AuditReason.COPY: _copied(samples, first),
@@ -122,14 +122,15 @@ def _from_others(values: _Values, near: Sequence[int], place: int) -> float:
     return float(values[place] - np.median(others)) if others else 0.0
 
 
-def _directions(traces: Sequence[Trace], samples: _Values) -> _Values:
+def _directions(traces: Sequence[Trace], samples: NDArray[np.float32]) -> _Values:
     """The cosine of each update with the mean of the others of its round and the one before; NaN where there are fewer than two."""
+    alike = (samples @ samples.T).astype(np.float64)
     cosines = np.full(len(traces), np.nan)
     for place, near in enumerate(_near(traces)):
-        others = samples[[other for other in near if other != place]].sum(axis=0)
-        length = float(np.linalg.norm(others))
-        if len(near) > 2 and length > 0:
-            cosines[place] = float(samples[place] @ others) / length
+        others = [other for other in near if other != place]
+        length = math.sqrt(max(alike[np.ix_(others, others)].sum(), 0.0))
+        if len(others) > 1 and length > 0:
+            cosines[place] = alike[place, others].sum() / length
     return cosines
 
 
@@ -155,7 +156,7 @@ def _deviations(values: _Values, *, least: float) -> _Values:
     return found
 
 
-def _copied(samples: _Values, first: int) -> _Values:
+def _copied(samples: NDArray[np.float32], first: int) -> _Values:
     """Infinite for each of the updates from ``first`` on that is nearly an earlier one, 0 for the others."""
     distances = 1 - samples @ samples.T
     nearest = np.array([distances[place, :place].min() if place else np.inf for place in range(len(samples))])
