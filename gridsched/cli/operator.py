@@ -26,7 +26,7 @@ explain = typer.Typer(no_args_is_help=True, help="Why: the chain from a lease or
 
 def register(app: typer.Typer) -> None:
     """Hang the operator's commands on the root."""
-    for command in (init, check, serve, invite, nodes, status, ledger):
+    for command in (init, check, serve, invite, nodes, pardon, status, ledger):
         app.command()(command)
     app.command("pause")(pause)
     app.command("resume")(resume)
@@ -152,6 +152,17 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
             f"{row['earned_micro'] / MICRO:.4f}",
         )
     out.print(table if rows else "no node has joined yet; make a code with: gridsched invite")
+    for row in rows:
+        if row.get("quarantined_at"):
+            why = f"quarantined since {_when(row['quarantined_at'])}: {row['quarantine_reason']}"
+            out.print(f"{row['node_id']} is {why}; let it work again with: gridsched pardon {row['node_id']}", soft_wrap=True)
+
+
+def pardon(node: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
+    """Let a quarantined node work again; it is audited like a newcomer."""
+    with daemon_at(site, url, token) as daemon:
+        daemon.post(f"/v1/nodes/{node}/pardon")
+    out.print(f"node {node} may work again; every unit of it is audited until enough in a row were right")
 
 
 def status(site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:

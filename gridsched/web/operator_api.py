@@ -30,7 +30,7 @@ from gridsched.core.policy import Decision, Policy
 from gridsched.core.quantity import unknown_key
 from gridsched.core.round import Epoch, Version
 from gridsched.core.signal import SignalKind
-from gridsched.flow import admit, ask
+from gridsched.flow import admit, ask, quarantine
 from gridsched.ports import Reply, Tx
 from gridsched.web import ahead, views, waiting
 from gridsched.web.answers import Answers
@@ -96,6 +96,7 @@ class OperatorApi:
             self._door("/v1/invites", self.invite, order, "POST"),
             self._door("/v1/nodes", self.nodes, look),
             self._door("/v1/nodes/{node_id}/revoke", self.revoke, order, "POST"),
+            self._door("/v1/nodes/{node_id}/pardon", self.pardon, order, "POST"),
             self._door("/v1/zones/{zone}/decisions", self.decisions, look),
             self._door("/v1/zones/{zone}/forecast", self.forecast, look),
             self._door("/v1/zones/{zone}/explain", self.explain, look),
@@ -278,6 +279,11 @@ class OperatorApi:
         await self._do(partial(admit.revoke_node, node_id=node_id))
         self._gate.forget(node_id)
         self._hub.hang_up(node_id)
+        return answer({"node_id": node_id})
+
+    async def pardon(self, request: Request) -> Response:
+        node_id = request.path_params["node_id"]
+        await self._do(partial(quarantine.pardon, node_id=node_id))
         return answer({"node_id": node_id})
 
     async def pause(self, request: Request, *, paused: bool) -> Response:
