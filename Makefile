@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-EXTRAS := plan,train,report,postgres,mqtt,test
+EXTRAS := plan,train,report,postgres,mqtt,nvml,test
 
 .PHONY: setup demo test check format long sim bench clean
 
