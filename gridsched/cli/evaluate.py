@@ -80,6 +80,56 @@ def peers(
         _tell(write(folder, "peers", peers_document(found, job_id), peers_rows(found), peers_panels(found)))
 
 
+SamplesOption = Annotated[int | None, typer.Option(min=10, help="Learn from the first so many samples only; default: all.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Default: the job file's.")]
+SeedOption = Annotated[int, typer.Option(help="Of the order of samples and all else that is drawn.")]
+
+
+@app.command()
+def data(
+    folder: OutArgument, job: JobOption = None, epochs: EpochsOption = None, samples: SamplesOption = None, seed: SeedOption = 0
+) -> None:
+    """Accuracy against the amount of data."""
+    _study(folder, "data", job, epochs, samples, seed)
+
+
+@app.command()
+def members(
+    folder: OutArgument, job: JobOption = None, epochs: EpochsOption = None, samples: SamplesOption = None, seed: SeedOption = 0
+) -> None:
+    """Accuracy against the number of members that are trained apart and asked together."""
+    _study(folder, "members", job, epochs, samples, seed)
+
+
+@app.command()
+def combination(
+    folder: OutArgument, job: JobOption = None, epochs: EpochsOption = None, samples: SamplesOption = None, seed: SeedOption = 0
+) -> None:
+    """Every rule for combining members' answers, for members who hold alike, uneven and different samples."""
+    _study(folder, "combination", job, epochs, samples, seed)
+
+
+def _study(folder: Path, name: str, job: Path | None, epochs: int | None, samples: int | None, seed: int) -> None:
+    with told():
+        from gridsched.report.study import markdown, write
+        from gridsched.study import together
+        from gridsched.study.alone import bench
+        from gridsched.study.quality_tables import combination_told, data_told, members_told
+
+        _empty(folder)
+        with err.status("tracing the network") as status:
+            made = bench(_file(job), epochs=epochs, samples=samples, seed=seed)
+            method = made.spec.method
+            about = f"{_file(job).name}, {made.spec.samples} samples, {method.epochs} epochs, seed {seed}; trained in one process"
+            found = {
+                "data": lambda: data_told(together.data(made, status.update), about),
+                "members": lambda: members_told(together.members(made, status.update), about),
+                "combination": lambda: combination_told(together.combinations(made, status.update), about),
+            }[name]()
+        out.print(markdown(found.rows), markup=False)
+        _tell(write(folder, name, found.document, found.rows, found.panels))
+
+
 def _empty(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -29,13 +29,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """Some lines over one axis; ``words`` name it. ``log`` for an x axis whose values are multiples of one another."""
+    """Some lines over one axis. ``log`` for an x axis whose values are multiples of one another; ``ticks`` name the places 0, 1, 2 ..."""
 
     title: str
     x_title: str
     lines: Sequence[Line]
     log: bool = False
     percent: bool = False
+    ticks: Sequence[str] = ()
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
@@ -84,7 +85,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
         elif line.y[0] is not None:
             axes.axhline(line.y[0] * scale, color=colour, linewidth=1.3, linestyle=(0, (5, 3)), label=line.name)
     if ticks:
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.set_xticks(ticks, panel.ticks or [f"{x:g}" for x in ticks])
         axes.minorticks_off()
     axes.set_xlabel(panel.x_title, fontsize=9, color=lanes.MUTED)
     axes.margins(y=0.15)
