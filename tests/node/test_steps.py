@@ -1,15 +1,18 @@
 """Versions made from the one a node holds and the steps since: a fraction of the bytes, the same file, and never a hang."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from gridsched.core.errors import Unreachable
+from gridsched.core.errors import GridschedError, Unreachable
 from gridsched.core.method import Codec, Method
 from gridsched.node.cache import BlobCache
 from gridsched.node.client import Client
+from gridsched.node.line import Line
+from gridsched.node.supply import Supply
 from gridsched.train.codec import encode
 from gridsched.train.merge import merge_version
 from gridsched.train.version import Version
@@ -122,3 +125,37 @@ def test_a_version_half_downloaded_is_downloaded_to_its_end(daemon: FakeDaemon, 
     daemon.calls.clear()
     assert cache.fetch(versions[-1], client, steps=steps).read_bytes() == daemon.blobs[versions[-1]]
     assert asked(daemon) == [versions[-1]]
+
+
+class AtOnce:
+    """A line that does what it is asked to while one waits."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def call(self, work: Callable[[Client], Path], done: Callable[[Path], None], failed: Callable[[GridschedError], None]) -> None:
+        done(work(self.client))
+
+
+def test_what_an_offer_tells_of_steps_is_used_when_the_child_asks_too(daemon: FakeDaemon, client: Client, cache: BlobCache) -> None:
+    versions, steps = history(daemon)
+    cache.fetch(versions[0], client)
+    daemon.calls.clear()
+    got: list[str] = []
+    supply = Supply(cache, cast("Line", AtOnce(client)), got=got.append, stuck=lambda *_: None)
+    supply.foresee(versions[-1], steps)
+    supply.order(versions[-1])
+    supply.turn(0.0)
+    assert (asked(daemon), got) == ([step for _, step in steps], [versions[-1]])
+
+
+def test_steps_lead_to_their_own_version_alone(daemon: FakeDaemon, client: Client, cache: BlobCache) -> None:
+    versions, steps = history(daemon)
+    other = daemon.put(b"a shard")
+    cache.fetch(versions[0], client)
+    daemon.calls.clear()
+    supply = Supply(cache, cast("Line", AtOnce(client)), got=lambda _: None, stuck=lambda *_: None)
+    supply.order(other)
+    supply.foresee(versions[-1], steps)
+    supply.turn(0.0)
+    assert asked(daemon) == [other]
