@@ -36,6 +36,8 @@ _LEAST_SIZE, _LEAST_DIRECTION = 0.04, 0.03
 _NEARER = 0.1
 """A copy is ten times as near to another update as updates usually are to their nearest."""
 
+_FEW = 4
+
 _Values = NDArray[np.float64]
 
 
@@ -135,13 +137,13 @@ def _directions(traces: Sequence[Trace], samples: NDArray[np.float32]) -> _Value
 
 
 def _near(traces: Sequence[Trace]) -> list[list[int]]:
-    """For each update, the places of those of its round and of the round before; a round has one list."""
+    """For each update, the places of those of its round and of the round before, or of a few where those are fewer."""
     lists: list[list[int]] = []
-    earlier: list[int] = []
+    earlier = 0
     for _, group in groupby(range(len(traces)), key=lambda place: traces[place].number):
         own = list(group)
-        lists += [earlier + own] * len(own)
-        earlier = own
+        lists += [list(range(max(min(earlier, own[0] - _FEW), 0), own[-1] + 1))] * len(own)
+        earlier = own[0]
     return lists
 
 
