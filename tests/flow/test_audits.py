@@ -1,0 +1,256 @@
+"""Who is asked to do a unit again, what waits for it and for how long, and whom a wrong answer is laid to."""
+
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from gridsched.core.facts import AuditEnded, AuditOpened, Fact, NodeQuarantined
+from gridsched.core.fleet import Node, Presence
+from gridsched.core.lease import LeaseReason, LeaseState
+from gridsched.core.method import Method
+from gridsched.core.round import Epoch
+from gridsched.core.trust import Auditing, AuditReason
+from gridsched.core.work import UnitState, WorkUnit
+from gridsched.flow import advance, audit, collect, quarantine
+from gridsched.flow.collect import Checked
+from gridsched.wire import ConsentChoice, HandOver, Orders, UpdateNotice
+from tests.flow.conftest import House, of
+
+ALWAYS = Auditing(share=1.0, probation=1, secret=b"one")
+C = "c" * 64
+
+
+@pytest.fixture
+def site(house: House) -> House:
+    """A house that audits every unit."""
+    house.rules = replace(house.rules, trust=ALWAYS)
+    return house
+
+
+def one_unit(**method: Any) -> Method:
+    return Method(epochs=1, batch_size=8, samples_per_unit=128, units_per_round=1, **method)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def begin(site: House) -> None:
+    site.surplus(1000.0)
+    site.tick()
+
+
+def finish(site: House, node_id: str, result: str = "honest", *, agrees: tuple[str, ...] = ()) -> list[Fact]:
+    lease = site.held(node_id)
+    message = UpdateNotice(
+        instance="one", lease_id=lease.lease_id, generation=lease.generation, update=digest(result), steps_executed=16, metrics={}
+    )
+    checked = Checked(norm=1.0, agrees=agrees)
+    _, facts = site.do(partial(collect.update, node_id=node_id, message=message, checked=checked, rules=site.rules))
+    return facts
+
+
+def worker(site: House) -> str:
+    """The node that does the job's first unit."""
+    (unit,) = site.rows(WorkUnit, unit_id="j.r0.u0")
+    return next(name for name in (node.node_id for node in site.rows(Node)) if (held := site.lease(name)) and held.unit_id == unit.unit_id)
+
+
+def ready(site: House) -> int:
+    with site.store.read() as tx:
+        return len(advance.ready_to_merge(tx))
+
+
+def test_a_round_waits_for_its_audit_and_the_auditor_is_another_node_of_the_class(site: House) -> None:
+    for name, runtime in (("pc", "torch-x"), ("old", "torch-x"), ("pi", "torch-arm")):
+        site.join(name, runtime=runtime)
+    site.job(method=one_unit(passes=4))
+    begin(site)
+    first = worker(site)
+    (opened,) = of(finish(site, first), AuditOpened)
+    like = {node.node_id for node in site.rows(Node) if node.runtime == site.rows(Node, node_id=first)[0].runtime} - {first}
+    if not like:
+        raise AssertionError("the node of a class of its own came first; name them so that it does not")
+    assert opened.node_id in like
+    assert not ready(site)
+    site.tick()
+    facts = finish(site, opened.node_id)
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["match"]
+    assert ready(site) == 1
+    with site.store.read() as tx:
+        assert [unit.unit_id for unit in advance.taken(tx, "j.r0")] == ["j.r0.u0"]
+    assert [presence.verified for presence in site.rows(Presence, node_id=first)] == [1]
+    assert [presence.verified for presence in site.rows(Presence, node_id=opened.node_id)] == [0]  # it knew what it did
+
+
+def test_no_class_of_its_own_to_ask_holds_up_nothing(site: House) -> None:
+    site.join("pc")
+    site.join("pi", runtime="torch-arm")
+    site.job(method=one_unit(passes=4))  # 64 steps: other classes drift away
+    begin(site)
+    facts = finish(site, worker(site))
+    assert not of(facts, AuditOpened)
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable"]
+    assert ready(site) == 1
+
+
+@pytest.mark.parametrize(("near", "results"), [(True, ["match"]), (False, ["undecided"])])
+def test_a_short_unit_is_compared_across_classes_but_for_rounding(site: House, near: bool, results: list[str]) -> None:
+    site.join("pc")
+    site.join("pi", runtime="torch-arm")
+    site.job(method=one_unit())
+    begin(site)
+    (opened,) = of(finish(site, worker(site), "one class"), AuditOpened)
+    site.tick()
+    facts = finish(site, opened.node_id, "another class", agrees=("j.r0.u0",) if near else ())
+    assert [fact.result for fact in of(facts, AuditEnded)] == results
+    assert not of(facts, NodeQuarantined)
+
+
+def test_within_a_class_only_the_same_bits_are_the_same(site: House) -> None:
+    site.join("pc")
+    site.join("old")
+    site.job(method=one_unit())
+    begin(site)
+    (opened,) = of(finish(site, worker(site)), AuditOpened)
+    site.tick()
+    facts = finish(site, opened.node_id, "nearly honest", agrees=("j.r0.u0",))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["undecided"]
+
+
+def test_an_auditor_that_goes_is_replaced_and_with_nobody_left_the_round_goes_on(site: House) -> None:
+    for name in ("pc", "old", "pi"):
+        site.join(name)
+    site.job(method=one_unit())
+    begin(site)
+    first = worker(site)
+    (opened,) = of(finish(site, first), AuditOpened)
+    out = ConsentChoice(opted_in=False)
+    site.do(partial(collect.choose, node_id=opened.node_id, message=out, rules=site.rules))
+    _, facts = site.do(partial(audit.sweep, rules=site.rules))
+    (again,) = of(facts, AuditOpened)
+    assert again.audit_id == opened.audit_id
+    assert again.node_id not in (first, opened.node_id)
+    assert not site.do(partial(audit.sweep, rules=site.rules))[1]  # it is there, so it stays with it
+    site.do(partial(collect.choose, node_id=again.node_id, message=out, rules=site.rules))
+    _, facts = site.do(partial(audit.sweep, rules=site.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable"]
+    assert ready(site) == 1
+
+
+def test_an_audit_that_nobody_takes_while_others_work_is_let_go(site: House) -> None:
+    for name in ("pc", "old", "pi"):
+        site.join(name)
+    site.job(method=Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=2))
+    begin(site)
+    (opened,) = of(finish(site, worker(site)), AuditOpened)
+    later = site.rules.hand_over_after
+    site.clock.advance(later - timedelta(seconds=1))
+    with site.store.write() as tx:
+        held = [replace(unit, state=UnitState.OPEN) for unit in tx.find(WorkUnit, unit_id=opened.audit_id)]
+        tx.put(*held)
+        tx.put(*(replace(presence, present=True, seen_at=site.clock.now()) for presence in tx.find(Presence)))
+    other = next(name for name in ("pc", "old", "pi") if site.lease(name))
+    site.sync(other, register_j=0.0)
+    assert not of(site.do(partial(audit.sweep, rules=site.rules))[1], AuditEnded)
+    site.clock.advance(timedelta(seconds=1))
+    _, facts = site.do(partial(audit.sweep, rules=site.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable"]
+
+
+def three(site: House) -> str:
+    for name in ("pc", "old", "pi"):
+        site.join(name)
+    site.job(method=one_unit())
+    begin(site)
+    return worker(site)
+
+
+def dispute(site: House, opened: AuditOpened) -> list[Fact]:
+    """The auditor and then the third node answer honestly."""
+    site.tick()
+    (third,) = of(finish(site, opened.node_id), AuditOpened)
+    assert third.reason == AuditReason.DISPUTED
+    site.tick()
+    return finish(site, third.node_id)
+
+
+def test_what_was_paid_is_taken_back_and_the_right_result_takes_the_place_of_the_wrong_one(site: House) -> None:
+    liar = three(site)
+    site.sync(liar, register_j=0.0)
+    site.clock.advance(timedelta(seconds=20))
+    site.sync(liar, step=8, register_j=900.0)
+    (opened,) = of(finish(site, liar, "wrong"), AuditOpened)
+    facts = dispute(site, opened)
+    (caught,) = of(facts, NodeQuarantined)
+    assert caught.node_id == liar
+    (unit,) = site.rows(WorkUnit, unit_id="j.r0.u0")
+    assert (unit.state, unit.update) == (UnitState.ACCEPTED, digest("honest"))
+    assert ready(site) == 1
+    (epoch,) = site.rows(Epoch)
+    assert epoch.useful_j == 0.0
+    assert epoch.wasted_j == 900.0
+    assert epoch.units == 0
+
+
+def test_a_quarantined_node_gets_no_work_and_its_owner_is_told_what_to_do(site: House) -> None:
+    liar = three(site)
+    (opened,) = of(finish(site, liar, "wrong"), AuditOpened)
+    dispute(site, opened)
+    site.job("k", method=one_unit())
+    site.tick()
+    assert site.lease(liar) is None
+    orders: Orders = site.sync(liar)[0]
+    assert orders.node_reason == "quarantined"
+    assert f"gridsched pardon {liar}" in orders.notice
+    assert "test its memory" in orders.notice
+    site.do(partial(quarantine.pardon, node_id=liar))
+    assert site.sync(liar)[0].notice == ""
+
+
+def test_where_two_nodes_had_a_hand_in_a_wrong_result_neither_is_accused(site: House) -> None:
+    first = three(site)
+    site.sync(first, step=4)
+    lease = site.held(first)
+    message = HandOver(instance="one", lease_id=lease.lease_id, generation=1, continuation=C, step=4, steps_executed=4, reason="opted_out")
+    site.do(partial(collect.choose, node_id=first, message=ConsentChoice(opted_in=False), rules=site.rules))
+    site.do(partial(collect.hand_over, node_id=first, message=message, rules=site.rules))
+    assert [one.reason for one in site.rows(type(lease), lease_id=lease.lease_id)] == [LeaseReason.OPTED_OUT]
+    assert [one.state for one in site.rows(type(lease), lease_id=lease.lease_id)] == [LeaseState.HANDED_OVER]
+    site.join("new")
+    site.tick()
+    second = worker(site)
+    assert second != first
+    (opened,) = of(finish(site, second, "wrong"), AuditOpened)
+    facts = dispute(site, opened)
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["mismatch"]
+    assert not of(facts, NodeQuarantined)
+    (unit,) = site.rows(WorkUnit, unit_id="j.r0.u0")
+    assert unit.update == digest("honest")
+
+
+def test_suspicions_that_prove_unfounded_are_heard_a_few_times_and_no_more(site: House) -> None:
+    site.rules = replace(site.rules, trust=replace(ALWAYS, share=0.0, probation=0))
+    for name in ("pc", "old", "pi"):
+        site.join(name)
+    with site.store.write() as tx:
+        tx.put(*(replace(presence, verified=10**9) for presence in tx.find(Presence)))
+    site.job(samples=64 * 10, method=Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=10))
+    begin(site)
+    while not ready(site):
+        finish(site, next(name for name in ("pc", "old", "pi") if site.lease(name)))
+        site.tick()
+    heard = 0
+    for number in range(8):
+        verb = partial(audit.suspect, suspicions={f"j.r0.u{number}": AuditReason.SIZE}, rules=site.rules)
+        count, facts = site.do(verb)
+        heard += count
+        site.tick()
+        for opened in of(facts, AuditOpened):
+            finish(site, opened.node_id)
+    assert heard == 4  # three, and 3 % of ten units
+    assert ready(site) == 1
