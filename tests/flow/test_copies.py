@@ -321,6 +321,22 @@ def test_the_end_of_one_lease_does_not_open_the_unit_while_the_other_is_live(hou
     assert len(of(finish(house, copy)[1], UnitAccepted)) == 1
 
 
+def test_what_an_outrun_node_out_of_reach_last_drew_is_given_to_nobody(house: House) -> None:
+    """It drew 50 W when it was last heard, and does not know yet that it should stop."""
+    house.job(method=ONE)
+    house.working(watts=230.0)
+    house.join("desk")
+    cut(house)
+    house.tick()
+    house.sync("desk", register_j=0.0)
+    finish(house, house.held("desk"))
+    house.job("k", method=Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=2))
+    house.join("third")
+    assert len(of(house.tick()[1], LeaseOffered)) == 1, "100 of 180 W"
+    house.do(partial(sync.back, node_id="pc"))
+    assert len(of(house.tick()[1], LeaseOffered)) == 1
+
+
 # -- any order of anything
 
 
