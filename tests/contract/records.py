@@ -31,7 +31,7 @@ WORDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "OuterOptimizer": {"name": st.sampled_from(["sgd", "nesterov", "adam"])}
     | {name: st.floats(0, 1, exclude_max=True) for name in ("momentum", "beta1", "beta2")},
     "Method": {name: st.integers(1, 1000) for name in ("epochs", "batch_size", "samples_per_unit", "passes")}
-    | {name: st.floats(0, 100) for name in ("staleness_power", "grace_s")}
+    | {"staleness_power": st.floats(0, 100), "grace_s": st.just(0.0)}
     | {name: st.integers(0, 20) for name in ("quorum", "max_staleness", "micro_batch")}
     | {"units_per_round": st.integers(20, 1000), "bad_share": st.floats(0, 0.4), "unit_seconds": st.just(0.0)},
     "JobSpec": {"samples": st.just(7), "parts": st.just((3, 4)), "part": st.integers(-1, 1), "local": NAMES, "ensemble": NAMES},

@@ -90,8 +90,9 @@ def always(_: datetime) -> float:
     return 1000.0
 
 
-def churn(seed: int, *, steps: int) -> FaultPlan:
-    return FaultPlan.random(seed, nodes=NODES, steps=steps, rounds=4, calls=250, faults=8)
+def churn(seed: int, *, steps: int, calls: int) -> FaultPlan:
+    """Faults that a short job lives to see: at its nodes' first ``steps``, and within the daemon's first ``calls``."""
+    return FaultPlan.random(seed, nodes=NODES, steps=steps, rounds=4, calls=calls, faults=12)
 
 
 def add_nodes(sim: Simulation, *, slowest: float = 0.02, lies: dict[str, Lie] | None = None) -> None:
@@ -178,7 +179,7 @@ def in_peace(name: str) -> str:
 
 @pytest.mark.parametrize(("name", "seed"), drawn(EXACT, quick=("sync", "fedavg", "diloco")))
 def test_a_method_whose_rounds_wait_for_all_ends_in_the_bits_of_a_plain_loop(folder: Path, name: str, seed: int) -> None:
-    plan = churn(1000 * list(EXACT).index(name) + seed, steps=4)
+    plan = churn(1000 * list(EXACT).index(name) + seed, steps=4, calls=60)
     sim = Training(folder, faults=plan)
     add_nodes(sim)
     submit(sim, name)
@@ -203,7 +204,7 @@ def stream(folder: Path, name: str, plan: FaultPlan | None = None, *, slowest: f
 def test_a_stream_merges_every_sample_once_per_epoch_under_churn_and_its_journal_makes_the_same_versions(
     folder: Path, name: str, seed: int
 ) -> None:
-    plan = churn(1000 * list(STREAMS).index(name) + seed, steps=8)
+    plan = churn(1000 * list(STREAMS).index(name) + seed, steps=8, calls=250)
     sim = stream(folder, name, plan)
     sim.run(ticks=TICKS, surplus_w=windows, each=lambda: checked(sim))
     assert plan.fired
