@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from gridsched.core.facts import SignalDegraded, UnitAccepted
 from gridsched.core.job import JobSpec
 from gridsched.core.method import Method
 from gridsched.core.settings import Web
+from gridsched.flow import quarantine
 from gridsched.testing import ManualClock
 from gridsched.train.dataset import write_dataset
 from gridsched.train.program import to_bytes
@@ -29,8 +31,8 @@ VIEWERS = [
     f"/v1/zones/{ZONE}/decisions", f"/v1/zones/{ZONE}/explain", "/v1/facts", "/v1/ledger", "/v1/ledger/transfers",
 ]  # fmt: skip
 OPERATORS = [
-    "/v1/jobs", "/v1/jobs/j/cancel", "/v1/datasets", "/v1/invites", "/v1/nodes/pc/revoke", f"/v1/zones/{ZONE}/pause",
-    f"/v1/zones/{ZONE}/resume",
+    "/v1/jobs", "/v1/jobs/j/cancel", "/v1/datasets", "/v1/invites", "/v1/nodes/pc/revoke", "/v1/nodes/pc/pardon",
+    f"/v1/zones/{ZONE}/pause", f"/v1/zones/{ZONE}/resume",
 ]  # fmt: skip
 
 
@@ -329,3 +331,20 @@ def test_a_revoked_node_counts_nowhere_any_more() -> None:
         (zone,) = fresh.get("/v1/status")["zones"]
         assert (zone["nodes"], zone["leased_w"], zone["drawn_w"]) == ({}, 0.0, 0.0)
         assert refusal(fresh.post("/v1/nodes/nobody/revoke"))[0] == 404
+
+
+def test_a_quarantined_node_is_named_with_its_reason_until_it_is_pardoned() -> None:
+    with fresh_house() as fresh:
+        fresh.working("pc")
+        verb = partial(quarantine.quarantine, node_id="pc", unit_id="j.r0.u0", why="its answer was wrong")
+        fresh.daemon.writer.submit(verb).result()
+        (row,) = fresh.get("/v1/nodes")
+        assert (row["reason"], row["quarantine_reason"]) == ("quarantined", "its answer was wrong")
+        assert row["quarantined_at"] is not None
+        assert row["lease_id"] is None
+        assert fresh.post("/v1/nodes/pc/pardon").status_code == 200
+        (row,) = fresh.get("/v1/nodes")
+        assert (row["quarantined_at"], row["quarantine_reason"]) == (None, "")
+        assert row["reason"] != "quarantined"
+        assert [one["kind"] for one in fresh.get("/v1/facts?kinds=node_quarantined,node_pardoned")] == ["node_quarantined", "node_pardoned"]
+        assert refusal(fresh.post("/v1/nodes/nobody/pardon"))[0] == 404
