@@ -1,5 +1,7 @@
 """Codecs: what comes back of what was sent, and what is not taken for an update."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput
 from gridsched.core.method import Codec
-from gridsched.train.codec import BLOCK, EncodedUpdate, UpdateWriter, decode, encode
+from gridsched.train.codec import BLOCK, EncodedUpdate, UpdateWriter, decode, encode, encode_update
 from gridsched.train.tensors import tensors_from_bytes, tensors_to_bytes
+from tests.train.builders import unit_spec
 from tests.train.test_merge import LARGE, bits, delta
 
 TOP = {Codec.INT8: 127, Codec.INT4: 7}
@@ -74,6 +77,21 @@ def test_two_tensors_of_equal_values_are_rounded_by_draws_of_their_own() -> None
     values = np.random.default_rng(0).normal(size=300).astype(np.float32)
     back = decode(encode({"a": values, "b": values}, Codec.INT4, seed=1))
     assert not np.array_equal(back["a"], back["b"])
+
+
+@pytest.mark.parametrize(
+    ("change", "same"), [({}, True), ({"seed": 8}, False), ({"epoch": 1}, False), ({"start": 8}, False), ({"first": 8}, False)]
+)
+def test_a_unit_rounds_by_draws_of_its_own_whoever_runs_it(change: dict[str, int], same: bool) -> None:
+    sent = {"w": np.random.default_rng(0).normal(size=600).astype(np.float32)}
+    own: dict[str, Any] = {"codec": Codec.INT4, "seed": 7, "epoch": 0, "start": 0}
+    spec, again = unit_spec(**own), unit_spec(**own | {"unit_id": "another"} | change)
+    assert (encode_update(sent, spec) == encode_update(sent, again)) is same
+
+
+def test_eight_bits_are_rounded_to_nearest() -> None:
+    sent = {"w": np.random.default_rng(0).normal(size=600).astype(np.float32)}
+    assert encode_update(sent, unit_spec(codec=Codec.INT8)) == encode(sent, Codec.INT8)
 
 
 @pytest.mark.parametrize("codec", Codec)
