@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from gridsched.core.facts import Fact, LeaseEnded, LeasePaused, LeaseResumed, RewardPosted
+from gridsched.core.lease import Lease
 from gridsched.core.ledger import OPERATOR, Account
 from gridsched.core.method import Method
 from gridsched.core.round import Epoch, Version
+from gridsched.core.settings import Control
 from gridsched.core.units import micro_from_rate
 from gridsched.testing import FaultPlan, Simulation, check_invariants
 from tests.sim.conftest import fast_folder
@@ -75,6 +77,22 @@ def test_a_job_in_peace_ends_with_balanced_books(folder: Path) -> None:
     assert operator.debits_posted == paid == sum(e.reward_micro for e in epochs) > 0
     assert operator.debits_pending == 0
     sim.close()
+
+
+def test_starts_are_spread_at_the_onset_and_not_from_round_to_round(folder: Path) -> None:
+    minute = timedelta(minutes=1)
+    pace = Control(every=minute, sync_every=minute, lease_ttl=4 * minute, absent_after=3 * minute, start_jitter=minute)
+    sim = Simulation(folder, step=minute, control=pace)
+    sim.add_node("pc", power_w=180.0, steps_per_s=0.10)
+    sim.add_node("old", power_w=110.0, steps_per_s=0.10)
+    sim.add_job(method=Method(epochs=2, batch_size=8, samples_per_unit=64, units_per_round=2))
+    sim.run(ticks=TICKS, surplus_w=always)
+    with sim.daemon.store.read() as tx:
+        waits = {(lease.unit_id.split(".")[1], lease.node_id): lease.not_before - lease.offered_at for lease in tx.find(Lease)}
+    sim.close()
+    first = {node: wait for (round_, node), wait in waits.items() if round_ == "r0"}
+    assert len(set(first.values())) == len(first) == 2
+    assert {wait for (round_, _), wait in waits.items() if round_ in ("r1", "r2", "r3")} == {timedelta(0)}
 
 
 def test_surplus_windows_pause_and_resume_and_change_no_bit(folder: Path, quiet: str) -> None:
