@@ -145,7 +145,7 @@ def add_data(
     home: HomeOption = None,
 ) -> None:
     """Let jobs that ask for NAME learn from this file, here: the data itself never leaves this machine."""
-    from gridsched.owner import read_table
+    from gridsched.train.tables import read_table
 
     folder = _home(home)
     try:

@@ -9,8 +9,9 @@ from gridsched.core.errors import Conflict, InvalidInput, NotFound, StorageFull
 from gridsched.node.files import write_durable
 from gridsched.node.local import LocalStore
 from gridsched.train.dataset import Dataset, DatasetManifest
+from gridsched.train.tensors import Array
 
-FIELDS = {"x": np.arange(12, dtype=np.float32).reshape(6, 2), "y": np.arange(6, dtype=np.int64)}
+FIELDS: dict[str, Array] = {"x": np.arange(12, dtype=np.float32).reshape(6, 2), "y": np.arange(6, dtype=np.int64)}
 
 
 def test_what_is_added_can_be_trained_on(tmp_path: Path) -> None:
