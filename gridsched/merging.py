@@ -67,9 +67,9 @@ class Merger:
         return self._specs[version]
 
     def merge(self, rnd: Round) -> str | None:
-        """Merge a complete round, journal the version, and return its digest; None where an update is lost and is trained again, or odd and
-        done again elsewhere.
+        """Merge a complete round, journal the version, and return its digest.
 
+        None where an update is lost and trained again, or odd and done again elsewhere.
         Raises `NotFound` or `BlobCorrupt` where the version it starts from is lost, or what the outer optimizer remembers of it.
         """
         with self.store.read() as tx:
