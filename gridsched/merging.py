@@ -70,6 +70,7 @@ class Merger:
         """Merge a complete round, journal the version, and return its digest.
 
         None where an update is lost and trained again, or odd and done again elsewhere.
+
         Raises `NotFound` or `BlobCorrupt` where the version it starts from is lost, or what the outer optimizer remembers of it.
         """
         with self.store.read() as tx:
