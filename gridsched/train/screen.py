@@ -27,8 +27,8 @@ MOST_TRACES = 32
 
 _BLOCKS = 64
 _PIECE = 256 * BLOCK
-_ODD = 6.0
-"""Deviations from the usual beyond which an update is odd: of 10,000 normally distributed ones, none."""
+_ODD = 4.5
+"""Deviations from the usual beyond which an update is odd: of 100,000 normally distributed ones, less than one."""
 
 _LEAST_SIZE, _LEAST_DIRECTION = 0.04, 0.03
 """The least deviations (of the logarithm of a norm, of a cosine) that count as one, however alike the others are."""
@@ -120,12 +120,12 @@ def _sizes(traces: Sequence[Trace]) -> _Values:
 
 
 def _from_others(values: _Values, near: Sequence[int], place: int) -> float:
-    others = [values[other] for other in near if other != place]
-    return float(values[place] - np.median(others)) if others else 0.0
+    others = [values[other] for other in near if other != place and np.isfinite(values[other])]
+    return float(values[place] - np.median(others)) if others else math.nan
 
 
 def _directions(traces: Sequence[Trace], samples: NDArray[np.float32]) -> _Values:
-    """The cosine of each update with the mean of the others of its round and the one before; NaN where there are fewer than two."""
+    """The cosine of each update with the mean of the others of its round and the one before, less what it is for those others."""
     alike = (samples @ samples.T).astype(np.float64)
     cosines = np.full(len(traces), np.nan)
     for place, near in enumerate(_near(traces)):
@@ -133,7 +133,7 @@ def _directions(traces: Sequence[Trace], samples: NDArray[np.float32]) -> _Value
         length = math.sqrt(max(alike[np.ix_(others, others)].sum(), 0.0))
         if len(others) > 1 and length > 0:
             cosines[place] = alike[place, others].sum() / length
-    return cosines
+    return np.array([_from_others(cosines, near, place) for place, near in enumerate(_near(traces))])
 
 
 def _near(traces: Sequence[Trace]) -> list[list[int]]:

@@ -146,6 +146,7 @@ def test_two_alike_liars_among_six_accuse_nobody_and_are_both_found(folder: Path
     sim.close()
 
 
+@pytest.mark.long
 def test_a_liar_that_was_trusted_first_is_named_with_the_versions_it_is_in(folder: Path) -> None:
     def later(unit: UnitSpec, returned: dict[str, Any]) -> dict[str, Any]:
         return flipped(unit, returned) if unit.version >= 2 else returned
@@ -176,6 +177,7 @@ def test_two_nodes_that_disagree_accuse_nobody_and_the_job_ends_with_a_reason(fo
     sim.close()
 
 
+@pytest.mark.long
 def test_a_slip_between_two_nodes_is_done_again_and_forgotten(folder: Path) -> None:
     slips = iter([True])
 
