@@ -27,7 +27,7 @@ def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> l
         return []
     versions = _versions_with(tx, node_id)
     tx.put(replace(node, quarantined_at=now, quarantine_reason=why), replace(tx.must(Presence, node_id), verified=0))
-    facts: list[Fact] = [NodeQuarantined(at=now, node_id=node_id, zone=node.zone, unit_id=unit_id, reason=why, versions=versions)]
+    facts: list[Fact] = [NodeQuarantined(at=now, node_id=node_id, zone=node.zone, unit_id=unit_id, reason=why, versions=tuple(versions))]
     for lease in tx.find(Lease, node_id=node_id, state=LIVE):
         facts += _take_away(tx, now, lease)
     for rnd in tx.find(Round, state=RoundState.OPEN):

@@ -116,7 +116,7 @@ def test_a_liar_is_found_shut_out_and_unpaid_and_leaves_no_trace(folder: Path, l
     assert sim.final_digest() == clean(folder)
     (caught,) = of(sim, NodeQuarantined)
     assert caught.node_id == "liar"
-    assert caught.versions == []  # it had not got into any
+    assert caught.versions == ()  # it had not got into any
     node = find(sim, lambda tx: tx.must(Node, "liar"))
     assert node.quarantined_at is not None
     assert find(sim, lambda tx: tx.get(Account, node_account("liar"))).balance_micro == 0
@@ -154,7 +154,7 @@ def test_a_liar_that_was_trusted_first_is_named_with_the_versions_it_is_in(folde
     sim = run(site(folder, {"liar": later}, trust=Trust(share=1.0)))
     (caught,) = of(sim, NodeQuarantined)
     assert caught.node_id == "liar"
-    assert caught.versions == ["sim.v1", "sim.v2"]
+    assert caught.versions == ("sim.v1", "sim.v2")
     assert sim.final_digest() == clean(folder)
     sim.close()
 

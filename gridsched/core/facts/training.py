@@ -186,7 +186,7 @@ class NodeQuarantined(Fact):
     zone: str
     unit_id: str
     reason: str
-    versions: list[str]
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
