@@ -6,7 +6,7 @@ replication of BOINC (Anderson 2020, arXiv:1903.01699). Who is audited, and by w
 repeat the draw, and nobody can foresee it.
 
 One answer against another accuses nobody. Liars who run the same altered program give the same wrong answer, so two votes against
-one accuse nobody either where more liars could be about: a verdict takes more votes than a third of all that could vote.
+one accuse nobody either where more liars could be about: a judgement takes more votes than a third of all that could vote.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ __all__ = [
     "AuditReason",
     "AuditResult",
     "Auditing",
-    "Verdict",
+    "Judgement",
     "Vote",
     "audit_chance",
     "choose",
@@ -83,7 +83,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Judgement:
     """The answer that is believed, and the nodes that gave it or another one."""
 
     answer: str
@@ -113,7 +113,7 @@ def votes_needed(able: int) -> int:
     return max(2, able // 3 + 1)
 
 
-def judge(votes: Sequence[Vote], *, able: int) -> Verdict | None:
+def judge(votes: Sequence[Vote], *, able: int) -> Judgement | None:
     """What ``votes`` on a unit say, where ``able`` nodes could vote in all; None while nothing can be said.
 
     Two equal answers and no other are believed. Where answers differ, one must have the `votes_needed`, or lead far enough.
@@ -125,7 +125,7 @@ def judge(votes: Sequence[Vote], *, able: int) -> Verdict | None:
     decided = most > rest and (most >= votes_needed(able) or most - rest >= _LEAD) if rest else most >= 2
     if not decided:
         return None
-    return Verdict(
+    return Judgement(
         answer=answer,
         right=tuple(vote.node_id for vote in votes if vote.answer == answer),
         wrong=tuple(vote.node_id for vote in votes if vote.answer != answer),

@@ -17,7 +17,7 @@ from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.job import Job
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.round import Epoch, Round, RoundState
-from gridsched.core.trust import AuditReason, AuditResult, Verdict, Vote, audit_chance, choose, drawn, judge, votes_needed
+from gridsched.core.trust import AuditReason, AuditResult, Judgement, Vote, audit_chance, choose, drawn, judge, votes_needed
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.flow import advance, settle, timing
@@ -188,9 +188,9 @@ def _weigh(tx: Tx, now: datetime, unit: WorkUnit, rules: Rules) -> list[Fact]:
     given = _each_once(tx, [unit, *(audit for audit in audits if audit.state is UnitState.ACCEPTED)])
     votes = [Vote(node_id=_by(tx, one), answer=one.answer) for one in given]
     more = _able(tx, now, unit)
-    verdict = judge(votes, able=len(votes) + len(waiting) + len(more))
-    if verdict is not None:
-        return _believe(tx, now, unit, given, waiting, verdict)
+    judged = judge(votes, able=len(votes) + len(waiting) + len(more))
+    if judged is not None:
+        return _believe(tx, now, unit, given, waiting, judged)
     if waiting:
         return []
     if len(votes) < 2:  # nobody else has answered, and nobody is to be asked
@@ -202,31 +202,33 @@ def _weigh(tx: Tx, now: datetime, unit: WorkUnit, rules: Rules) -> list[Fact]:
     return _set_aside(tx, now, unit, given[1:], votes)
 
 
-def _believe(tx: Tx, now: datetime, unit: WorkUnit, given: Sequence[WorkUnit], waiting: Sequence[WorkUnit], verdict: Verdict) -> list[Fact]:
+def _believe(
+    tx: Tx, now: datetime, unit: WorkUnit, given: Sequence[WorkUnit], waiting: Sequence[WorkUnit], judged: Judgement
+) -> list[Fact]:
     """One answer is right: take it for the unit's where it is another, trust who gave it, and shut out who gave a wrong one."""
     facts: list[Fact] = []
     for audit in waiting:
         facts += _withdraw(tx, now, audit, AuditResult.WITHDRAWN)
-    if unit.answer == verdict.answer:
+    if unit.answer == judged.answer:
         seen = _presence(tx, _by(tx, unit))
         tx.put(replace(seen, verified=seen.verified + 1))
     elif not _is_merged(tx, unit):
-        _take_over(tx, now, unit, next(one for one in given if one.answer == verdict.answer))
+        _take_over(tx, now, unit, next(one for one in given if one.answer == judged.answer))
     for one in given:
-        if one.answer != verdict.answer:
-            facts += _find_wrong(tx, now, one, verdict)
-    if unit.spec.kind is UnitKind.EVALUATE and unit.answer != verdict.answer:
-        facts += advance.evaluated(tx, now, unit, json.loads(verdict.answer))
-    result = AuditResult.MISMATCH if verdict.wrong else AuditResult.MATCH
-    facts.append(_ended(now, unit, result, f"{', '.join(verdict.wrong)} against {', '.join(verdict.right)}" if verdict.wrong else ""))
+        if one.answer != judged.answer:
+            facts += _find_wrong(tx, now, one, judged)
+    if unit.spec.kind is UnitKind.EVALUATE and unit.answer != judged.answer:
+        facts += advance.evaluated(tx, now, unit, json.loads(judged.answer))
+    result = AuditResult.MISMATCH if judged.wrong else AuditResult.MATCH
+    facts.append(_ended(now, unit, result, f"{', '.join(judged.wrong)} against {', '.join(judged.right)}" if judged.wrong else ""))
     return facts + _go_on(tx, now, unit)
 
 
-def _find_wrong(tx: Tx, now: datetime, one: WorkUnit, verdict: Verdict) -> list[Fact]:
+def _find_wrong(tx: Tx, now: datetime, one: WorkUnit, judged: Judgement) -> list[Fact]:
     """A wrong answer. Where several nodes have worked on it, nobody can say whose middle was bad: all of them are newcomers again."""
     lease = tx.must(Lease, one.accepted_lease)
     workers = sorted(_workers(tx, one, lease))
-    why = f"its answer to {one.unit_id} is not the one of {len(verdict.right)} other nodes"
+    why = f"its answer to {one.unit_id} is not the one of {len(judged.right)} other nodes"
     facts = disown(tx, now, one, lease, why) if len(workers) == 1 else []
     if one.audits:
         tx.put(replace(one, state=UnitState.ABANDONED, answer=""))

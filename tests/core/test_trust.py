@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput
-from gridsched.core.trust import Auditing, Verdict, Vote, audit_chance, choose, drawn, judge, votes_needed
+from gridsched.core.trust import Auditing, Judgement, Vote, audit_chance, choose, drawn, judge, votes_needed
 
 AUDITING = Auditing(share=0.05, probation=3, secret=b"one")
 
@@ -47,7 +47,7 @@ def test_auditors_are_drawn_alike_whatever_the_order_they_come_in() -> None:
 
 
 def test_two_equal_answers_and_no_other_are_believed_however_many_could_vote() -> None:
-    assert judge(votes("a", "a"), able=100) == Verdict(answer="a", right=("n0", "n1"), wrong=())
+    assert judge(votes("a", "a"), able=100) == Judgement(answer="a", right=("n0", "n1"), wrong=())
 
 
 def test_one_answer_or_one_against_another_says_nothing() -> None:
@@ -57,7 +57,7 @@ def test_one_answer_or_one_against_another_says_nothing() -> None:
 
 
 def test_two_of_three_outvote_the_third() -> None:
-    assert judge(votes("b", "a", "a"), able=3) == Verdict(answer="a", right=("n1", "n2"), wrong=("n0",))
+    assert judge(votes("b", "a", "a"), able=3) == Judgement(answer="a", right=("n1", "n2"), wrong=("n0",))
 
 
 def test_two_against_one_accuse_nobody_where_three_more_liars_could_be_about() -> None:

@@ -16,11 +16,20 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gridsched import config
-from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Site, StoreAddress, Web, ZoneTable
+from gridsched.core.settings import AdapterTable, Blobs, Control, Outgoing, Replay, Site, StoreAddress, Trust, Web, ZoneTable
 from gridsched.demo.site import DAY
 from gridsched.plugins import SHIPPED
 
-SECTIONS = {"site": Site, "store": StoreAddress, "web": Web, "http": Outgoing, "clock": Replay, "control": Control, "blobs": Blobs}
+SECTIONS = {
+    "site": Site,
+    "store": StoreAddress,
+    "web": Web,
+    "http": Outgoing,
+    "clock": Replay,
+    "control": Control,
+    "blobs": Blobs,
+    "trust": Trust,
+}
 QUARTER = timedelta(minutes=15)
 BERLIN = ZoneInfo("Europe/Berlin")
 
