@@ -209,12 +209,16 @@ def averaged(way: str, scale: Scale, held: Held, path: Path) -> list[float]:
 
 
 def by_members(held: Held, path: Path) -> list[float]:
-    """Accuracy of one member per label, each averaged over those who hold the label after every pass."""
+    """Accuracy of one member per label, each averaged after every pass over those who hold the label.
+
+    Where more hold it there are more rounds, so that all members make as many steps: scores of some that learned less would be lower.
+    """
     file = load_jobfile(ROOT / "examples" / "one_class.py")
-    method = replace(file.method, units_per_round=0, samples_per_unit=0)
     scores = []
     for label in np.unique(held.train["y"]):
-        member = Training(file, method, held.of_label(int(label)), path.with_name(f"{path.stem}-{label}.json"))
+        own = held.of_label(int(label))
+        method = replace(file.method, epochs=file.method.epochs * len(own.parts), units_per_round=0)
+        member = Training(file, method, own, path.with_name(f"{path.stem}-{label}.json"))
         member.to_the_end()
         scores.append(member.answers())
     return [float((labels_of(by_scores(np.stack(scores))) == held.test["y"]).mean())]
