@@ -49,7 +49,7 @@ def some(kind: type[Fact]) -> Fact:
         datetime | None: NOW,
         dict[str, float]: {"price": 1.0},
         dict[str, int]: {},
-        list[str]: ["digits.v3"],
+        tuple[str, ...]: ("digits.v3",),
     }
     hints = get_type_hints(kind)
     return kind(**{f.name: values[hints[f.name]] for f in fields(kind)})
