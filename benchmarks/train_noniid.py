@@ -10,7 +10,8 @@ steps enough. Ours is the product's own path in one process: a program, parts an
 versions. Flower's is flower_noniid.py, run by PYTHON, the interpreter of an environment that holds flwr and torch. Three ways of ours:
 
 fedavg    federated averaging, as the peer does it
-often     a round after every pass, updates as int8 blocks: as many samples, and PASSES / 4 times the bytes
+often     a round after every pass, outer momentum 0.9 (FedAvgM, Hsu et al. 2019, arXiv:1909.06335), updates as int8 blocks: as many
+          samples, and PASSES / 4 times the bytes sent up
 members   another method: each label has a density model (examples/one_class.py), averaged over those who hold the label and never across
           labels, and the label whose member scores highest is the answer. Its goals are absolute: it learns from all 60,000 samples
 
@@ -41,7 +42,7 @@ sys.path.insert(0, str(ROOT))
 
 from gridsched.core.cut import open_round, total_rounds, units_of  # noqa: E402 - after the path, so that it runs from a checkout
 from gridsched.core.job import JobSpec  # noqa: E402
-from gridsched.core.method import Codec, Method  # noqa: E402
+from gridsched.core.method import Codec, Method, OuterOptimizer  # noqa: E402
 from gridsched.train.codec import encode  # noqa: E402
 from gridsched.train.dataset import Dataset, write_dataset  # noqa: E402
 from gridsched.train.ensemble import by_scores, labels_of  # noqa: E402
@@ -202,7 +203,8 @@ def averaged(way: str, scale: Scale, held: Held, path: Path) -> list[float]:
     file = load_jobfile(BENCHMARKS / "small_cnn.py")
     method = replace(file.method, epochs=scale.rounds, passes=scale.passes, batch_size=scale.batch)
     if way == "often":
-        method = replace(method, epochs=scale.rounds * scale.passes, passes=1, codec=Codec.INT8)
+        outer = OuterOptimizer(momentum=0.9)
+        method = replace(method, epochs=scale.rounds * scale.passes, passes=1, codec=Codec.INT8, outer=outer)
     training = Training(file, method, held, path, look_every=method.epochs // scale.rounds)
     training.to_the_end()
     return training.figures
