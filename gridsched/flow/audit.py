@@ -26,7 +26,7 @@ from gridsched.flow.quarantine import disown, quarantine, reopened
 from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
 
-__all__ = ["LONGEST_ACROSS", "answer_of", "audits_of", "consider", "returned", "suspect", "sweep"]
+__all__ = ["LONGEST_ACROSS", "answer_of", "audits_of", "consider", "refused", "returned", "suspect", "sweep"]
 
 LONGEST_ACROSS = 20
 """Steps of the longest unit whose update is the same in two hardware classes but for rounding; longer ones drift apart chaotically."""
@@ -95,6 +95,16 @@ def returned(tx: Tx, now: datetime, audit: WorkUnit, *, agrees: Collection[str],
         tx.put(replace(audit, state=UnitState.ABANDONED, answer=""))
         return facts
     return facts + _weigh(tx, now, unit, rules)
+
+
+def refused(tx: Tx, now: datetime, audit: WorkUnit, *, rules: Rules) -> list[Fact]:
+    """An auditor's result cannot be read, or is not finite: that is no answer and says nothing of the unit. Another node is asked."""
+    unit, auditor = tx.must(WorkUnit, audit.audits), audit.only_node
+    tx.put(replace(_presence(tx, auditor), verified=0))
+    if rules.trust is None or unit.state is not UnitState.ACCEPTED:
+        return _withdraw(tx, now, audit, AuditResult.WITHDRAWN)
+    able = [name for name in _able(tx, now, unit, but=audit.unit_id) if name != auditor]
+    return _hand_on(tx, now, audit, unit, able, rules)
 
 
 def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:

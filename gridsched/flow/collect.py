@@ -192,7 +192,9 @@ def _refuse(
     )
     notice = f"update of {unit.unit_id} refused: {checked.refusal} ({checked.detail})"
     made: list[Fact] = [*facts, rejected, lease_ended(ended, now)]
-    if why is LeaseReason.NOT_FINITE:
+    if unit.audits:
+        made += audit.refused(tx, now, given_back, rules=rules)
+    elif why is LeaseReason.NOT_FINITE:
         made += not_finite.settled(tx, now, given_back)
     elif tx.count(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)) >= _MOST_REFUSALS:
         # A unit is a pure function: what was refused this often would be refused for ever, and every try costs energy.

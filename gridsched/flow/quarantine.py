@@ -30,13 +30,24 @@ def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> l
     facts: list[Fact] = [NodeQuarantined(at=now, node_id=node_id, zone=node.zone, unit_id=unit_id, reason=why, versions=tuple(versions))]
     for lease in tx.find(Lease, node_id=node_id, state=LIVE):
         facts += _take_away(tx, now, lease)
-    for rnd in tx.find(Round, state=RoundState.OPEN):
-        for unit in tx.find(WorkUnit, round_id=rnd.round_id, state=UnitState.ACCEPTED):
-            finished = tx.must(Lease, unit.accepted_lease)
-            if finished.node_id == node_id and not _confirmed(tx, unit):
-                facts += disown(tx, now, unit, finished, why)
-                tx.put(replace(unit, state=UnitState.ABANDONED, answer="") if unit.audits else reopened(unit))
+    for unit in _unmerged(tx):
+        finished = tx.must(Lease, unit.accepted_lease)
+        if finished.node_id == node_id and not _confirmed(tx, unit):
+            facts += disown(tx, now, unit, finished, why)
+            tx.put(replace(unit, state=UnitState.ABANDONED, answer="") if unit.audits else reopened(unit))
     return facts
+
+
+def _unmerged(tx: Tx) -> list[WorkUnit]:
+    """What was accepted and is in no version yet; in a stream some of it waits for rounds that are not open yet."""
+    found: list[WorkUnit] = []
+    for rnd in tx.find(Round, state=RoundState.OPEN):
+        if tx.must(Job, rnd.job_id).spec.method.quorum:
+            accepted = tx.find(WorkUnit, job_id=rnd.job_id, state=UnitState.ACCEPTED)
+            found += [unit for unit in accepted if unit.round_id and int(unit.round_id.rpartition(".r")[2]) >= rnd.number]
+        else:
+            found += tx.find(WorkUnit, round_id=rnd.round_id, state=UnitState.ACCEPTED)
+    return found
 
 
 def pardon(tx: Tx, now: datetime, node_id: str) -> list[Fact]:

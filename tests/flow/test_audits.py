@@ -10,11 +10,12 @@ import pytest
 
 from gridsched.core.facts import AuditEnded, AuditOpened, Fact, NodeQuarantined
 from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LeaseReason, LeaseState
 from gridsched.core.method import Method
 from gridsched.core.round import Epoch
 from gridsched.core.trust import Auditing, AuditReason
-from gridsched.core.work import UnitState, WorkUnit
+from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import advance, audit, collect, quarantine
 from gridsched.flow.collect import Checked
 from gridsched.wire import ConsentChoice, HandOver, Orders, UpdateNotice
@@ -254,3 +255,46 @@ def test_suspicions_that_prove_unfounded_are_heard_a_few_times_and_no_more(site:
             finish(site, opened.node_id)
     assert heard == 4  # three, and 3 % of ten units
     assert ready(site) == 1
+
+
+def test_an_auditor_whose_result_is_no_answer_ends_no_job_and_another_one_is_asked(site: House) -> None:
+    for name in ("pc", "old", "pi"):
+        site.join(name)
+    site.job(method=one_unit())
+    begin(site)
+    first = worker(site)
+    (again,) = (opened,) = of(finish(site, first), AuditOpened)
+    for refusal in (Refusal.NOT_FINITE, Refusal.UNREADABLE):
+        site.tick()
+        (audited,) = [unit for unit in site.rows(WorkUnit) if unit.audits]
+        lease = site.held(audited.only_node)
+        message = UpdateNotice(
+            instance="one", lease_id=lease.lease_id, generation=lease.generation, update=C, steps_executed=16, metrics={}
+        )
+        checked = Checked(refusal=refusal, detail="broken")
+        _, facts = site.do(partial(collect.update, node_id=audited.only_node, message=message, checked=checked, rules=site.rules))
+        (again,) = of(facts, AuditOpened)
+        assert again.audit_id == opened.audit_id
+        assert again.node_id not in (first, audited.only_node)
+    assert site.rows(Job)[0].state is JobState.RUNNING
+    site.tick()
+    assert [fact.result for fact in of(finish(site, again.node_id), AuditEnded)] == ["match"]
+    assert ready(site) == 1
+
+
+def test_a_liars_units_for_rounds_to_come_of_a_stream_are_done_again_too(site: House) -> None:
+    for name in ("pc", "old", "pi", "mac"):
+        site.join(name)
+    site.rules = replace(site.rules, trust=None)
+    site.job(method=Method(epochs=1, batch_size=8, samples_per_unit=32, units_per_round=3, quorum=1), samples=256)
+    begin(site)
+    liar = next(node.node_id for node in site.rows(Node) if site.lease(node.node_id))
+    finish(site, liar, "lie")
+    site.tick()
+    finish(site, liar, "second lie")
+    mine = site.rows(WorkUnit, state=UnitState.ACCEPTED)
+    assert sorted(unit.round_id for unit in mine) == ["j.r0", "j.r1"]
+    site.do(partial(quarantine.quarantine, node_id=liar, unit_id=mine[0].unit_id, why="it lied"))
+    assert not site.rows(WorkUnit, state=UnitState.ACCEPTED)
+    states = {unit.unit_id: unit.state for unit in site.rows(WorkUnit)}
+    assert {states[unit.unit_id] for unit in mine} == {UnitState.OPEN}
