@@ -20,7 +20,7 @@ demo: $(READY)
 	@$(BIN)/gridsched demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -m "not long" $(ARGS)
+	$(BIN)/pytest -m "not long" -n 2 --dist worksteal $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -38,8 +38,9 @@ long: $(READY)
 sim: $(READY)
 	$(BIN)/pytest tests/sim $(ARGS)
 
+# All of them, one after another: several hours. Each can be run alone and says how.
 bench: $(READY)
-	@for file in benchmarks/*.py; do echo "==> $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/flower_% $(addprefix benchmarks/,fashion_mlp.py fleet.py proxy.py small_cnn.py),$(sort $(wildcard benchmarks/*.py))); do echo "==> $$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
