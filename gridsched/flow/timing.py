@@ -130,7 +130,8 @@ def _speeds(tx: Tx, now: datetime, job_id: str) -> dict[str, float]:
 def _steps_left(tx: Tx, job: Job) -> int:
     """All steps to come, without those that units in work have behind them."""
     units = tx.find(WorkUnit, job_id=job.job_id, state=(UnitState.OPEN, UnitState.LEASED), audits="")
-    leased = {lease.unit_id: lease.step for lease in tx.find(Lease, job_id=job.job_id, state=LIVE)}
+    live = tx.find(Lease, job_id=job.job_id, state=LIVE)
+    leased = {lease.unit_id: lease.step for lease in sorted(live, key=lambda lease: lease.step)}  # of two on a unit, the further one
     done = sum(max(unit.continuation_step, leased.get(unit.unit_id, 0)) for unit in units)
     since, of = _since(tx, job)
     accepted = tx.find(WorkUnit, job_id=job.job_id, kind=UnitKind.TRAIN, state=UnitState.ACCEPTED, audits="", **of)

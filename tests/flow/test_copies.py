@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from gridsched.core.errors import LeaseLost
 from gridsched.core.facts import EnergyMetered, LeaseEnded, LeaseOffered, NodeCut, NodePresent, RewardPosted, UnitAccepted, ZoneObserved
 from gridsched.core.fleet import Presence
+from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.ledger import OPERATOR, Account
 from gridsched.core.method import Method
 from gridsched.core.round import Epoch
 from gridsched.core.work import Refusal, UnitState, WorkUnit
-from gridsched.flow import admit, assign, collect, sync
+from gridsched.flow import admit, assign, collect, sync, timing
 from gridsched.flow.collect import Checked
 from gridsched.testing import check_invariants
 from gridsched.wire import ConsentChoice, HandOver, LeaseReport, MeterReport, Sync, UpdateNotice
@@ -414,3 +415,13 @@ def test_in_any_order_of_all_lease_verbs_a_unit_is_accepted_at_most_once(moves: 
         two = Two(house)
         for what, node_id, which in moves:
             two.act(what, node_id, which)
+
+
+def test_what_is_left_of_a_unit_under_way_twice_is_counted_by_the_further_one(house: House) -> None:
+    first, copy = copied(house)
+    (job,) = house.rows(Job)
+    for further, behind in ((first, copy), (copy, first)):
+        with house.store.write() as tx:
+            tx.put(replace(further, step=12), replace(behind, step=4))
+        with house.store.read() as tx:
+            assert timing._steps_left(tx, job) == 2 * 16 + 2 - 12
