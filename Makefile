@@ -32,8 +32,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What runs real sites goes one by one: a second one beside it would take its processor.
 long: $(READY)
-	$(BIN)/pytest -m long $(ARGS)
+	$(BIN)/pytest -m long --ignore=tests/e2e -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -m long tests/e2e $(ARGS)
 
 sim: $(READY)
 	$(BIN)/pytest tests/sim $(ARGS)
