@@ -15,7 +15,7 @@ from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offe
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow import advance, settle, stream, timing
+from gridsched.flow import advance, audit, settle, stream, timing
 from gridsched.flow.copies import Copies, has_another
 from gridsched.flow.observe import observe
 from gridsched.flow.rules import Rules
@@ -377,7 +377,7 @@ def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``.
 
     No line that was cut with it says anything of a node. Where the machine's clock was set back meanwhile, nothing may lie in the
-    future: it would hold until time has caught up.
+    future: it would hold until time has caught up. What was open of audits is let go where the site audits no more.
     """
     for lease in tx.find(Lease, state=LIVE):
         tx.put(renew(_brought_back(lease, now), now=now, ttl=rules.lease_ttl))
@@ -386,7 +386,7 @@ def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at, cut_at=None))
     for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
         tx.put(replace(lease, expires_at=max(lease.expires_at, now + rules.lease_ttl)))  # time for its last words
-    return []
+    return audit.stop(tx, now) if rules.trust is None else []
 
 
 def _brought_back(lease: Lease, now: datetime) -> Lease:

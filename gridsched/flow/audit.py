@@ -7,7 +7,7 @@ not held up. Every unit is asked about a few times at most, so no wait is withou
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,7 +26,7 @@ from gridsched.flow.quarantine import disown, quarantine, reopened
 from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
 
-__all__ = ["LONGEST_ACROSS", "answer_of", "audits_of", "consider", "refused", "returned", "suspect", "sweep"]
+__all__ = ["LONGEST_ACROSS", "answer_of", "audits_of", "consider", "refused", "returned", "stop", "suspect", "sweep"]
 
 LONGEST_ACROSS = 20
 """Steps of the longest unit whose update is the same in two hardware classes but for rounding; longer ones drift apart chaotically."""
@@ -112,7 +112,7 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     facts: list[Fact] = []
     if rules.trust is None:
         return facts
-    for audit in [unit for unit in tx.find(WorkUnit, state=UnitState.OPEN) if unit.audits]:
+    for audit in _each(tx, UnitState.OPEN):
         unit, job = tx.must(WorkUnit, audit.audits), tx.must(Job, audit.spec.job_id)
         waited = audit.audit_at is not None and now - audit.audit_at >= rules.hand_over_after
         if unit.state is not UnitState.ACCEPTED:
@@ -122,6 +122,24 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         elif audit.only_node not in (able := _able(tx, now, unit, but=audit.unit_id)):
             facts += _hand_on(tx, now, audit, unit, able, rules)
     return facts
+
+
+def stop(tx: Tx, now: datetime) -> list[Fact]:
+    """The site audits no more: what is open is let go, so that nothing waits for it."""
+    facts: list[Fact] = []
+    for audit in _each(tx, *_WAITING):
+        unit = tx.must(WorkUnit, audit.audits)
+        facts += _withdraw(tx, now, audit, AuditResult.WITHDRAWN)
+        facts += _go_on(tx, now, unit) if unit.state is UnitState.ACCEPTED else []
+    return facts
+
+
+def _each(tx: Tx, *states: UnitState) -> Iterator[WorkUnit]:
+    """The audits in these states, each as it is when its turn comes: what followed from one may have ended the next."""
+    for found in tx.find(WorkUnit, state=states):
+        audit = tx.must(WorkUnit, found.unit_id) if found.audits else found
+        if audit.audits and audit.state in states:
+            yield audit
 
 
 # -- asking

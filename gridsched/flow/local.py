@@ -61,7 +61,7 @@ def holder_left(tx: Tx, now: datetime, node: Node) -> list[Fact]:
     held = {data.digest for data in node.data.values()}
     facts: list[Fact] = []
     for unit in tx.find(WorkUnit, only_node=node.node_id, state=(UnitState.OPEN, UnitState.LEASED)):
-        if unit.spec.dataset in held:
+        if unit.audits or unit.spec.dataset in held:
             continue
         for lease in tx.find(Lease, unit_id=unit.unit_id, state=LIVE):
             ended = end(lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED, now)

@@ -11,14 +11,14 @@ import pytest
 from gridsched.core.facts import AuditEnded, AuditOpened, Fact, NodeQuarantined
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job, JobState
-from gridsched.core.lease import LeaseReason, LeaseState
+from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.method import Method
 from gridsched.core.round import Epoch
 from gridsched.core.trust import Auditing, AuditReason
 from gridsched.core.work import Refusal, UnitState, WorkUnit
-from gridsched.flow import advance, audit, collect, quarantine
+from gridsched.flow import advance, assign, audit, collect, quarantine
 from gridsched.flow.collect import Checked
-from gridsched.wire import ConsentChoice, HandOver, Orders, UpdateNotice
+from gridsched.wire import ConsentChoice, HandOver, Hello, Orders, UpdateNotice
 from tests.flow.conftest import House, of
 
 ALWAYS = Auditing(share=1.0, probation=1, secret=b"one")
@@ -298,3 +298,56 @@ def test_a_liars_units_for_rounds_to_come_of_a_stream_are_done_again_too(site: H
     assert not site.rows(WorkUnit, state=UnitState.ACCEPTED)
     states = {unit.unit_id: unit.state for unit in site.rows(WorkUnit)}
     assert {states[unit.unit_id] for unit in mine} == {UnitState.OPEN}
+
+
+def test_an_auditor_whose_agent_begins_anew_keeps_its_audit(site: House) -> None:
+    for name in ("pc", "old"):
+        site.join(name)
+    site.job(method=one_unit())
+    begin(site)
+    (opened,) = of(finish(site, worker(site)), AuditOpened)
+    site.tick()
+    hello = Hello(instance="two", runtime="torch-x")
+    site.do(partial(collect.hello, node_id=opened.node_id, message=hello, rules=site.rules))
+    assert site.held(opened.node_id).unit_id == opened.audit_id
+    assert not ready(site)
+
+
+def test_an_audit_that_a_judgement_withdraws_is_swept_no_further(site: House) -> None:
+    for number in range(9):
+        site.join(f"n{number}")
+    site.job(method=one_unit())
+    begin(site)
+    (opened,) = of(finish(site, worker(site)), AuditOpened)
+    site.surplus(1000.0)
+    site.tick()
+    further = of(finish(site, opened.node_id, "wrong"), AuditOpened)
+    assert len(further) == 3  # four equal votes of nine decide
+    site.tick()
+    finish(site, further[0].node_id)
+    for node in site.rows(Node):  # with the others gone, two votes of four do
+        site.do(partial(collect.choose, node_id=node.node_id, message=ConsentChoice(opted_in=False), rules=site.rules))
+    for fact in further[1:]:
+        lease = site.held(fact.node_id)
+        back = HandOver(instance="one", lease_id=lease.lease_id, generation=1, continuation=None, step=0, steps_executed=0, reason="")
+        site.do(partial(collect.hand_over, node_id=fact.node_id, message=back, rules=site.rules))
+    (unit,) = site.rows(WorkUnit, unit_id="j.r0.u0")
+    _, facts = site.do(partial(audit.sweep, rules=site.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable", "withdrawn", "mismatch"]
+    first = site.rows(Lease, lease_id=unit.accepted_lease)[0].node_id
+    assert [presence.verified for presence in site.rows(Presence, node_id=first)] == [1]
+
+
+def test_audits_that_were_open_when_a_site_stopped_auditing_hold_up_nothing(site: House) -> None:
+    for name in ("pc", "old"):
+        site.join(name)
+    site.job(method=one_unit(), test_samples=0, test_dataset=None)
+    begin(site)
+    first = worker(site)
+    (opened,) = of(finish(site, first), AuditOpened)
+    site.tick()
+    site.rules = replace(site.rules, trust=None)
+    _, facts = site.do(partial(assign.restart, rules=site.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["withdrawn"]
+    assert site.lease(opened.node_id) is None
+    assert ready(site) == 1
