@@ -11,7 +11,7 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Dataset, Job, JobSpec
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState
 from gridsched.core.zone import ZoneState
-from gridsched.flow import advance
+from gridsched.flow import advance, local
 from gridsched.flow.assign import close_lease
 from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
@@ -77,7 +77,7 @@ def revoke_node(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
     facts: list[Fact] = []
     for lease in tx.find(Lease, node_id=node_id, state=LIVE):
         facts += close_lease(tx, now, lease, LeaseState.REVOKED, LeaseReason.NODE_LEFT)
-    return facts
+    return facts + local.shut_out(tx, now, node)
 
 
 def add_dataset(tx: Tx, now: datetime, dataset: Dataset) -> list[Fact]:

@@ -90,14 +90,15 @@ def ready_to_merge(tx: Tx) -> list[Round]:
 
 
 def _is_ready(tx: Tx, rnd: Round) -> bool:
-    """Whether none of its units is under way, or its quorum has come; one that has no units yet waits for them, and any for its audits."""
+    """Whether none of its units is under way, or its quorum has come; one that has nobody waits for somebody, and any for its audits."""
     of_it = {"round_id": rnd.round_id, "audits": ""}
     waiting = tx.count(WorkUnit, **of_it, state=_WAITING)
     if tx.count(WorkUnit, round_id=rnd.round_id, state=_WAITING) > waiting:
         return False
+    spec = tx.must(Job, rnd.job_id).spec
     if not waiting:
-        return tx.count(WorkUnit, **of_it) > 0
-    quorum = tx.must(Job, rnd.job_id).spec.method.quorum
+        return tx.count(WorkUnit, **of_it) > 0 and not (spec.local and local.has_nobody(tx, rnd))
+    quorum = spec.method.quorum
     return 0 < quorum <= tx.count(WorkUnit, **of_it, state=UnitState.ACCEPTED)
 
 

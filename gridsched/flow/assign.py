@@ -15,7 +15,7 @@ from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offe
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow import advance, audit, settle, stream, timing
+from gridsched.flow import advance, audit, local, settle, stream, timing
 from gridsched.flow.copies import Copies, has_another
 from gridsched.flow.observe import observe
 from gridsched.flow.rules import Rules
@@ -370,7 +370,7 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
         if now >= lease.expires_at:
             facts += settle.settle_outrun(tx, now, lease)
-    return facts + advance.cut_short(tx, now)
+    return facts + local.holders_came(tx, now) + advance.cut_short(tx, now)
 
 
 def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:

@@ -1,8 +1,8 @@
 """Rounds over data that nodes hold for themselves: one unit for each holder, which only that holder can do.
 
 Who takes part is settled when a round opens: the holders that are present and opted in. One that comes later is in the next
-round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data is waited for no longer.
-A round that has nobody takes those that come first.
+round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data, or is shut out,
+is waited for no longer. A round that has nobody takes those that come first.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from gridsched.flow import settle
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
-__all__ = ["holder_left", "holders_came", "units_for"]
+__all__ = ["has_nobody", "holder_left", "holders_came", "shut_out", "units_for"]
 
 
 def units_for(tx: Tx, now: datetime, spec: JobSpec, rnd: Round, *, after: int = 0) -> list[WorkUnit]:
@@ -41,19 +41,32 @@ def units_for(tx: Tx, now: datetime, spec: JobSpec, rnd: Round, *, after: int = 
     ]
 
 
-def holders_came(tx: Tx, now: datetime, zone: str) -> list[Fact]:
-    """Fill the open rounds that have nobody: a node has come, or has said yes."""
+def holders_came(tx: Tx, now: datetime, zone: str | None = None) -> list[Fact]:
+    """Fill the open rounds of ``zone`` (None: of all) that have nobody, where somebody is there by now; their time begins then."""
     facts: list[Fact] = []
-    for job in tx.find(Job, state=JobState.RUNNING, zone=zone):
+    for job in tx.find(Job, state=JobState.RUNNING) if zone is None else tx.find(Job, state=JobState.RUNNING, zone=zone):
         for rnd in tx.find(Round, job_id=job.job_id, state=RoundState.OPEN) if job.spec.local else ():
-            before = tx.find(WorkUnit, round_id=rnd.round_id)
-            if any(unit.state is not UnitState.ABANDONED for unit in before):
+            if not has_nobody(tx, rnd):
                 continue
-            units = units_for(tx, now, job.spec, rnd, after=len(before))
+            units = units_for(tx, now, job.spec, rnd, after=tx.count(WorkUnit, round_id=rnd.round_id))
             if units:
+                tx.put(replace(rnd, opened_at=now))
                 tx.insert(*units)
                 facts.append(RoundOpened(at=now, job_id=job.job_id, round_id=rnd.round_id, epoch=rnd.epoch, units=len(units)))
     return facts
+
+
+def has_nobody(tx: Tx, rnd: Round) -> bool:
+    """Whether all who were in the round have left; one whose unit is skipped has not: asked again, it would come to the same."""
+    if tx.count(WorkUnit, round_id=rnd.round_id, state=(UnitState.OPEN, UnitState.LEASED, UnitState.ACCEPTED)):
+        return False
+    before = tx.find(WorkUnit, round_id=rnd.round_id)
+    return not before or not tx.count(Lease, unit_id=tuple(unit.unit_id for unit in before), reason=LeaseReason.NOT_FINITE)
+
+
+def shut_out(tx: Tx, now: datetime, node: Node) -> list[Fact]:
+    """Give up the units over ``node``'s own data: it may do them no more, and nobody else can."""
+    return holder_left(tx, now, replace(node, data={}))
 
 
 def holder_left(tx: Tx, now: datetime, node: Node) -> list[Fact]:

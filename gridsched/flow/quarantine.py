@@ -13,7 +13,7 @@ from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.core.round import Epoch, Round, RoundState, Version
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import copies, settle
+from gridsched.flow import copies, local, settle
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
@@ -35,7 +35,7 @@ def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> l
         if finished.node_id == node_id and not _confirmed(tx, unit):
             facts += disown(tx, now, unit, finished, why)
             tx.put(replace(unit, state=UnitState.ABANDONED, answer="") if unit.audits else reopened(unit))
-    return facts
+    return facts + local.shut_out(tx, now, node)
 
 
 def _unmerged(tx: Tx) -> list[WorkUnit]:

@@ -1,16 +1,20 @@
 """Data that nodes hold for themselves: who takes part in a round, and that nobody else does their units."""
 
+import math
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
+from gridsched.core.consent import Consent
 from gridsched.core.fleet import LocalData
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import Lease
-from gridsched.core.method import Method
+from gridsched.core.method import Method, NotFinite
 from gridsched.core.round import Round
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import advance, collect
-from gridsched.wire import ConsentChoice, Hello
+from gridsched.flow import admit, advance, assign, collect, quarantine
+from gridsched.flow.collect import Checked
+from gridsched.wire import ConsentChoice, Hello, UpdateNotice
 from tests.flow.conftest import House
 
 STEPS = {"attic": LocalData(digest="d" * 64, samples=40), "cellar": LocalData(digest="e" * 64, samples=24)}
@@ -98,9 +102,96 @@ def test_nobody_waits_for_a_holder_that_removed_its_data(house: House) -> None:
     assert states == {"attic": UnitState.ABANDONED, "cellar": UnitState.LEASED}
     assert [lease.node_id for lease in house.rows(Lease) if lease.live] == ["cellar"]
     greet(house, "cellar", None)
+    with house.store.read() as tx:
+        assert advance.ready_to_merge(tx) == [], "an epoch of nobody is none"
     greet(house, "attic", STEPS["attic"])
     assert [unit.unit_id for unit in house.rows(WorkUnit, state=UnitState.OPEN)] == ["j.r0.u2"], "those that come first"
 
 
+def test_a_round_whose_holders_were_skipped_is_merged_and_not_begun_again(house: House) -> None:
+    holder(house, "attic")
+    method = replace(METHOD, not_finite=NotFinite.SKIP)
+    house.job(local="steps", method=method, test_dataset=None, test_samples=0)
+    for _ in range(2):
+        house.surplus(1000)
+        house.tick()
+        lease = house.held("attic")
+        bad = UpdateNotice(
+            instance="one",
+            lease_id=lease.lease_id,
+            generation=lease.generation,
+            update="7" * 64,
+            steps_executed=5,
+            metrics={"loss": math.nan},
+        )
+        house.do(partial(collect.update, node_id="attic", message=bad, checked=Checked(norm=1.0), rules=house.rules))
+    sweep(house)
+    assert len(units(house)) == 1
+    with house.store.read() as tx:
+        assert [rnd.round_id for rnd in advance.ready_to_merge(tx)] == ["j.r0"]
+
+
 def _accepted(unit: WorkUnit) -> WorkUnit:
     return replace(unit, state=UnitState.ACCEPTED, update="7" * 64, accepted_lease="j.r0.u0.l1")
+
+
+def sweep(house: House) -> None:
+    house.do(partial(assign.sweep, rules=house.rules))
+
+
+def test_a_holder_that_was_only_silent_when_a_round_opened_is_in_it_once_it_is_heard_again(house: House) -> None:
+    holder(house, "attic")
+    house.clock.advance(timedelta(minutes=5))
+    sweep(house)
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    assert units(house) == []
+    house.sync("attic")
+    sweep(house)
+    assert [unit[1] for unit in units(house)] == ["attic"]
+
+
+def test_the_time_of_grace_begins_when_somebody_comes(house: House) -> None:
+    holder(house, "attic", opt_in=False)
+    holder(house, "cellar", opt_in=False)
+    house.job(local="steps", method=replace(METHOD, grace_s=60.0), test_dataset=None, test_samples=0)
+    house.clock.advance(timedelta(seconds=50))
+    for name in STEPS:
+        consent = house.rows(Consent, node_id=name)[0]
+        with house.store.write() as tx:
+            tx.put(replace(consent, opted_in=True))
+    sweep(house)
+    first, second = house.rows(WorkUnit, order="index")
+    with house.store.write() as tx:
+        tx.put(_accepted(first))
+    house.clock.advance(timedelta(seconds=50))
+    sweep(house)
+    assert house.rows(WorkUnit, unit_id=second.unit_id)[0].state is UnitState.OPEN
+    house.clock.advance(timedelta(seconds=10))
+    sweep(house)
+    assert house.rows(WorkUnit, unit_id=second.unit_id)[0].state is UnitState.ABANDONED
+
+
+def test_nobody_waits_for_a_holder_that_is_shut_out(house: House) -> None:
+    holder(house, "attic")
+    holder(house, "cellar")
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    house.surplus(1000)
+    house.tick()
+    house.do(partial(admit.revoke_node, node_id="attic"))
+    assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.ABANDONED, "cellar": UnitState.LEASED}
+    house.do(partial(quarantine.quarantine, node_id="cellar", unit_id="k.r0.u0", why="its answer is wrong"))
+    assert {unit.state for unit in house.rows(WorkUnit)} == {UnitState.ABANDONED}
+    assert not [lease for lease in house.rows(Lease) if lease.live or not lease.settled]
+
+
+def test_what_a_shut_out_holder_has_finished_is_not_merged_and_not_waited_for(house: House) -> None:
+    holder(house, "attic")
+    holder(house, "cellar")
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    house.surplus(1000)
+    house.tick()
+    lease = house.held("attic")
+    done = UpdateNotice(instance="one", lease_id=lease.lease_id, generation=1, update="7" * 64, steps_executed=5, metrics={})
+    house.do(partial(collect.update, node_id="attic", message=done, checked=Checked(norm=1.0), rules=house.rules))
+    house.do(partial(quarantine.quarantine, node_id="attic", unit_id="k.r0.u0", why="its answer is wrong"))
+    assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.ABANDONED, "cellar": UnitState.LEASED}
