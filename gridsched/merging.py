@@ -90,7 +90,8 @@ class Merger:
             become = self._store(merge_version(base, weighed, method, outer))
         else:  # all were skipped
             become = {"digest": before.digest, "size_bytes": before.size_bytes, "outer": before.outer}
-        self.writer.submit(partial(advance.merged, round_id=rnd.round_id, **become)).result()
+        made_of = [(unit.unit_id, unit.update) for unit in units]
+        self.writer.submit(partial(advance.merged, round_id=rnd.round_id, made_of=made_of, **become)).result()
         return str(become["digest"])
 
     def _store(self, made: Merged) -> dict[str, Any]:

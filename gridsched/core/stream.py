@@ -6,7 +6,8 @@ staleness as in FedAsync (Xie et al. 2019, arXiv:1903.03934), and merging by the
 
 A unit under an id never changes once a node has seen it, because nodes keep middles and results by that id. A range that is cut in two,
 or trained again from a newer version, is a new unit under a new id: ``j.e0.u3`` is the fourth of epoch 0, ``j.e0.u3.64-128`` a piece of
-it, and ``j.e0.u3.64-128.v9`` that piece from version 9. Rounds do not span epochs: an epoch's last round takes what is left.
+it, and ``j.e0.u3.64-128.v9`` that piece from version 9 (``.v9-2`` for the second time). Rounds do not span epochs: an epoch's last round
+takes what is left.
 """
 
 import math
@@ -37,7 +38,11 @@ def rebased(unit: WorkUnit, rnd: Round) -> WorkUnit:
 
 def again(unit: WorkUnit, rnd: Round) -> WorkUnit:
     """The same range from the round's version, under a new id; nothing of ``unit``'s work is in it."""
-    spec = replace(unit.spec, unit_id=f"{_range_id(unit.spec)}.v{rnd.number}", base=rnd.base, version=rnd.number)
+    version, _, time = _version(unit.unit_id).partition("-")
+    anew = f".v{rnd.number}"
+    if version == anew:  # it came too late again while the round was held up
+        anew += f"-{int(time or 1) + 1}"
+    spec = replace(unit.spec, unit_id=_range_id(unit.spec) + anew, base=rnd.base, version=rnd.number)
     return _fresh(unit, spec, rnd.round_id)
 
 
@@ -76,7 +81,7 @@ def _root(unit_id: str) -> str:
 
 
 def _version(unit_id: str) -> str:
-    """``.v9`` of ``j.e0.u3.64-128.v9``, else nothing."""
+    """``.v9`` of ``j.e0.u3.64-128.v9``, ``.v9-2`` of ``j.e0.u3.v9-2``, else nothing."""
     last = unit_id.rsplit(".", 1)[1]
     return f".{last}" if last.startswith("v") else ""
 

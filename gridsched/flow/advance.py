@@ -1,6 +1,6 @@
 """A job moves on: rounds open, merge into versions, epochs end, the last version ends the job."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -142,14 +142,21 @@ def merged(
     outer: str | None = None,
     step: str | None = None,
     step_bytes: int = 0,
+    made_of: Sequence[tuple[str, str | None]] | None = None,
 ) -> list[Fact]:
-    """The round has become the next version. Journal it and go on; saying it twice changes nothing."""
+    """The round has become the next version. Journal it and go on; saying it twice changes nothing.
+
+    ``made_of`` are the (unit id, update digest) that were read for it (None: those that are there). Where the round takes others by
+    now, because a node was found to lie meanwhile, nothing is journaled and it is merged again.
+    """
     rnd = tx.must(Round, round_id)
     job = tx.must(Job, rnd.job_id)
     if rnd.state is not RoundState.OPEN or job.state is not JobState.RUNNING:
         return []
-    assert _is_ready(tx, rnd), f"round {round_id} still waits for units"
     units = taken(tx, round_id)
+    if made_of is not None and list(made_of) != [(unit.unit_id, unit.update) for unit in units]:
+        return []
+    assert _is_ready(tx, rnd), f"round {round_id} still waits for units"
     behind = tuple(rnd.number - unit.spec.version for unit in units)
     version = Version(
         job_id=job.job_id,

@@ -217,6 +217,32 @@ def test_a_unit_that_comes_too_late_for_the_next_free_round_is_not_merged_but_pa
     assert house.rows(WorkUnit, round_id="j.r1") == []
 
 
+def test_a_unit_that_comes_too_late_again_while_its_round_is_held_up_is_another_one_each_time(house: House) -> None:
+    site(house, replace(STREAM, quorum=1, max_staleness=0), samples=192)
+    finish(house, "n1")
+    late = [of(finish(house, "n2"), UnitStale)[0].unit_id]
+    for _ in range(3):
+        go_on(house)
+        node_id = next(n for n in ("n1", "n2") if (lease := house.lease(n)) and lease.unit_id.startswith("j.e0.u1.v0"))
+        late.append(of(finish(house, node_id), UnitStale)[0].unit_id)
+    assert late == ["j.e0.u1", "j.e0.u1.v0", "j.e0.u1.v0-2", "j.e0.u1.v0-3"]
+    merge(house)
+    assert [u.spec.version for u in under_way(house) if u.spec.start == 64] == [1]
+
+
+def test_a_version_is_journaled_as_what_it_was_made_of_and_not_as_what_came_meanwhile(house: House) -> None:
+    site(house, replace(STREAM, quorum=1), samples=192)
+    finish(house, "n1")
+    made_of = [("j.e0.u0", B)]
+    house.do(partial(advance.redo, round_id="j.r0", lost={"j.e0.u0": "its node was found to lie while the round was being merged"}))
+    finish(house, "n2")
+    assert ready(house) == ["j.r0"]
+    verb = partial(advance.merged, round_id="j.r0", digest=C, size_bytes=9, made_of=made_of)
+    assert house.do(verb)[1] == []
+    assert len(house.rows(Version)) == 1
+    assert of(house.do(partial(verb, made_of=[("j.e0.u1", B)]))[1], RoundMerged)
+
+
 def test_a_lost_update_s_unit_is_done_again_and_fills_the_round_it_left(house: House) -> None:
     site(house)
     for node_id in ("n1", "n2", "n3"):
