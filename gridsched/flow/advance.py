@@ -117,6 +117,7 @@ def redo(tx: Tx, now: datetime, round_id: str, *, lost: Mapping[str, str]) -> li
         if unit.unit_id not in lost:
             continue
         lease = tx.must(Lease, unit.accepted_lease)
+        settle.unbook(tx, unit, lease, units=1)
         tx.put(replace(unit, state=UnitState.OPEN, update=None, update_norm=None, accepted_lease=None, accepted_at=None))
         facts.append(
             UpdateRejected(

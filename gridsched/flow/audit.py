@@ -257,7 +257,7 @@ def _find_wrong(tx: Tx, now: datetime, one: WorkUnit, judged: Judgement) -> list
     lease = tx.must(Lease, one.accepted_lease)
     workers = sorted(_workers(tx, one, lease))
     why = f"its answer to {one.unit_id} is not the one of {len(judged.right)} other nodes"
-    facts = disown(tx, now, one, lease, why) if len(workers) == 1 else []
+    facts = disown(tx, now, one, lease, why, units=0) if len(workers) == 1 else []
     if one.audits:
         tx.put(replace(one, state=UnitState.ABANDONED, answer=""))
     if len(workers) == 1:
@@ -289,6 +289,7 @@ def _set_aside(tx: Tx, now: datetime, unit: WorkUnit, audits: Sequence[WorkUnit]
         tx.put(replace(audit, state=UnitState.ABANDONED))
     for vote in votes:
         tx.put(replace(_presence(tx, vote.node_id), verified=0))
+    settle.unbook(tx, unit, tx.must(Lease, unit.accepted_lease), units=1)
     tx.put(reopened(unit))
     if _set_asides(tx, unit) < _MOST_TRIES:
         return facts

@@ -11,7 +11,7 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.ledger import Transfer, TransferKind
-from gridsched.core.round import Epoch, Round, RoundState, Version
+from gridsched.core.round import Round, RoundState, Version
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import copies, local, settle
 from gridsched.flow.tell import lease_ended
@@ -33,7 +33,7 @@ def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> l
     for unit in _unmerged(tx):
         finished = tx.must(Lease, unit.accepted_lease)
         if finished.node_id == node_id and not _confirmed(tx, unit):
-            facts += disown(tx, now, unit, finished, why)
+            facts += disown(tx, now, unit, finished, why, units=int(not unit.audits))
             tx.put(replace(unit, state=UnitState.ABANDONED, answer="") if unit.audits else reopened(unit))
     return facts + local.shut_out(tx, now, node)
 
@@ -88,24 +88,17 @@ def reopened(unit: WorkUnit) -> WorkUnit:
     )
 
 
-def disown(tx: Tx, now: datetime, unit: WorkUnit, lease: Lease, why: str) -> list[Fact]:
-    """Take back what ``lease`` was paid for finishing ``unit``, and count its energy as wasted. Doing it twice takes it back once."""
+def disown(tx: Tx, now: datetime, unit: WorkUnit, lease: Lease, why: str, *, units: int) -> list[Fact]:
+    """Take back what ``lease`` was paid for finishing ``unit``, and count its energy as wasted; ``units`` are done again for it.
+
+    Doing it twice takes it back once.
+    """
     paid = tx.get(Transfer, f"{lease.lease_id}.{TransferKind.POST}")
     reverse_id = f"{lease.lease_id}.{TransferKind.REVERSE}"
     if tx.get(Transfer, reverse_id) is not None:
         return []
     amount = paid.amount_micro if paid is not None else 0
-    epoch = tx.must(Epoch, unit.spec.job_id, unit.spec.epoch)
-    moved_j = 0.0 if unit.audits else min(lease.energy_j, epoch.useful_j)
-    tx.put(
-        replace(
-            epoch,
-            useful_j=epoch.useful_j - moved_j,
-            wasted_j=epoch.wasted_j + moved_j,
-            reward_micro=epoch.reward_micro - amount,
-            units=epoch.units - (0 if unit.audits else 1),
-        )
-    )
+    settle.unbook(tx, unit, lease, units=units, reward_micro=amount)
     if paid is None or not amount:
         return []
     settle.record(

@@ -15,7 +15,7 @@ from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
-__all__ = ["finish_epoch", "record", "reserve", "settle_outrun", "settle_unit"]
+__all__ = ["finish_epoch", "record", "reserve", "settle_outrun", "settle_unit", "unbook"]
 
 _RELIABILITY_MEMORY = 0.9
 _WELL_ENDED = (LeaseState.RELEASED, LeaseState.HANDED_OVER)
@@ -151,6 +151,22 @@ def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease],
         for use, joules in split.items()
         if joules > 0
     ]
+
+
+def unbook(tx: Tx, unit: WorkUnit, lease: Lease, *, units: int, reward_micro: int = 0) -> None:
+    """What ``lease`` drew for the result of ``unit`` is wasted after all; ``units`` are done again, and ``reward_micro`` was taken back."""
+    epoch = tx.must(Epoch, unit.spec.job_id, unit.spec.epoch)
+    useful = not unit.audits and lease.unit_id == unit.unit_id  # an audit's energy never was, though its result took the unit's place
+    moved_j = min(lease.energy_j, epoch.useful_j) if useful else 0.0
+    tx.put(
+        replace(
+            epoch,
+            useful_j=epoch.useful_j - moved_j,
+            wasted_j=epoch.wasted_j + moved_j,
+            reward_micro=epoch.reward_micro - reward_micro,
+            units=epoch.units - units,
+        )
+    )
 
 
 def finish_epoch(tx: Tx, now: datetime, job_id: str, number: int) -> list[Fact]:

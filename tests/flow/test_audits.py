@@ -195,7 +195,7 @@ def test_what_was_paid_is_taken_back_and_the_right_result_takes_the_place_of_the
     (epoch,) = site.rows(Epoch)
     assert epoch.useful_j == 0.0
     assert epoch.wasted_j == 900.0
-    assert epoch.units == 0
+    assert epoch.units == 1  # it is done, and by whom is right
 
 
 def test_a_quarantined_node_gets_no_work_and_its_owner_is_told_what_to_do(site: House) -> None:
@@ -351,3 +351,19 @@ def test_audits_that_were_open_when_a_site_stopped_auditing_hold_up_nothing(site
     assert [fact.result for fact in of(facts, AuditEnded)] == ["withdrawn"]
     assert site.lease(opened.node_id) is None
     assert ready(site) == 1
+
+
+def test_a_unit_whose_answers_are_set_aside_is_counted_once_and_what_it_drew_is_wasted(site: House) -> None:
+    for name in ("pc", "old"):
+        site.join(name)
+    site.job(method=one_unit())
+    begin(site)
+    first = worker(site)
+    site.sync(first, register_j=0.0)
+    site.clock.advance(timedelta(seconds=20))
+    site.sync(first, step=8, register_j=900.0)
+    (opened,) = of(finish(site, first), AuditOpened)
+    site.tick()
+    finish(site, opened.node_id, "another")
+    (epoch,) = site.rows(Epoch)
+    assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (0.0, 900.0, 0)

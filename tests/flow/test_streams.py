@@ -255,6 +255,18 @@ def test_a_lost_update_s_unit_is_done_again_and_fills_the_round_it_left(house: H
     assert len(house.rows(WorkUnit, round_id="j.r0", state=UnitState.ACCEPTED)) == 2
 
 
+def test_a_lost_update_is_counted_once_and_what_it_drew_is_wasted(house: House) -> None:
+    site(house)
+    house.sync("n1", register_j=0.0)
+    house.clock.advance(timedelta(seconds=10))
+    finish(house, "n1", register_j=700.0)
+    (epoch,) = house.rows(Epoch)
+    assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (700.0, 0.0, 1)
+    house.do(partial(advance.redo, round_id="j.r0", lost={"j.e0.u0": "gone"}))
+    (epoch,) = house.rows(Epoch)
+    assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (0.0, 700.0, 0)
+
+
 def test_a_unit_opened_again_in_a_round_to_come_stays_in_it_so_that_no_round_is_left_empty(house: House) -> None:
     """Three rounds of one are full when the update of the first and that of the second prove wrong; the second's comes back first."""
     site(house, replace(STREAM, quorum=1), samples=192)
