@@ -19,6 +19,7 @@ It runs on the owner's machine only; what leaves it is a program, a dataset and 
 Where each member of an ensemble learns one class, the outputs are one score per sample instead, such as a log density.
 """
 
+import functools
 import importlib.util
 import sys
 import traceback
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gridsched.core.errors import InvalidInput
+from gridsched.core.errors import GridschedError, InvalidInput
 from gridsched.core.method import METHODS, Codec, InnerOptimizer, MergeRule, Method, NotFinite, OuterOptimizer, Precision
 from gridsched.train.partition import Partition
 from gridsched.train.tensors import Array
@@ -46,6 +47,7 @@ Parts = Callable[[Mapping[str, Array]], Sequence[npt.ArrayLike]]
 
 _WORDS: Mapping[str, type[StrEnum]] = {"codec": Codec, "down": Codec, "merge": MergeRule, "precision": Precision, "not_finite": NotFinite}
 _FUNCTIONS = ("model", "loss", "example_batch", "dataset", "method")
+_KINDS: Mapping[object, str] = {int: "a whole number", float: "a number", str: "text"}
 _APART = ("local", "members", "partition")
 _MEMBERS = 5
 _MOST_MEMBERS = 1000
@@ -78,30 +80,37 @@ def load_jobfile(path: Path) -> JobFile:
     if missing:
         listed = ", ".join(f"{name}()" for name in missing)
         raise InvalidInput(f"{path} does not define {listed}; see gridsched.train.jobfile for what a job file holds")
-    settings = module.method()
+    settings = _telling(path, module.method)()
     method = method_from(settings, str(path))
-    partition = _partition(settings.get("partition"), getattr(module, "partition", None), str(path))
+    own = getattr(module, "partition", None)
+    partition = _partition(settings.get("partition"), _telling(path, own) if callable(own) else None, str(path))
     return JobFile(
         name=path.stem.lower().replace(" ", "-"),
-        model=module.model,
+        model=_telling(path, module.model),
         loss=module.loss,
-        example_batch=module.example_batch,
-        dataset=module.dataset,
+        example_batch=_telling(path, module.example_batch),
+        dataset=_telling(path, module.dataset),
         method=method,
         attribution=str(getattr(module, "ATTRIBUTION", "")),
         members=_members(settings.get("members"), method, str(path), cut=partition is not None),
         partition=_for_method(partition, method, str(path)),
-        local=str(settings.get("local", "")),
+        local=_local(settings.get("local", ""), str(path), cut=partition is not None or method.name == ONE_CLASS),
     )
 
 
-def _partition(said: object, own: object, where: str) -> Partition | Parts | None:
-    if said is not None and callable(own):
+def _local(said: object, where: str, *, cut: bool) -> str:
+    if not isinstance(said, str):
+        raise InvalidInput(f'{where}: local must be the name of data that nodes hold, such as "steps", got {said!r}')
+    if said and cut:
+        raise InvalidInput(f"{where}: with local each node's own data are a part, so samples are cut no other way; leave one of them out")
+    return said
+
+
+def _partition(said: object, own: Parts | None, where: str) -> Partition | Parts | None:
+    if said is not None and own is not None:
         raise InvalidInput(f"{where} says how the dataset is cut twice; keep partition() or the setting partition")
-    if callable(own):
-        return own
     if said is None:
-        return None
+        return own
     if not isinstance(said, Mapping):
         raise InvalidInput(f'{where}: partition must be a dict such as {{"by": "dirichlet", "parts": 10}}, got {said!r}')
     made: Partition = _record(Partition, said, f"{where}: partition")
@@ -141,9 +150,28 @@ def _load(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the owner's code may raise anything
-        line = _line_in(path, error)
-        raise InvalidInput(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+        raise _told(path, error) from error
     return module
+
+
+def _telling(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The job file's ``function``, which says in one line where it fails."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except GridschedError:
+            raise
+        except Exception as error:  # the owner's code may raise anything
+            raise _told(path, error) from error
+
+    return call
+
+
+def _told(path: Path, error: Exception) -> InvalidInput:
+    line = _line_in(path, error)
+    return InvalidInput(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}")
 
 
 def _line_in(path: Path, error: Exception) -> int | None:
@@ -163,7 +191,18 @@ def method_from(settings: object, where: str) -> Method:
         if name in made:
             made[name] = _word(words, made[name], f"{where}: {name}")
     method: Method = _record(Method, made, f"{where}: method")
+    _demand_ranges(method.inner, f"{where}: method inner")
     return method
+
+
+def _demand_ranges(inner: InnerOptimizer, where: str) -> None:
+    """What every node's optimizer would refuse. Asked here and not by the record, which has to read jobs that are stored already."""
+    for name in ("weight_decay", "eps"):
+        if not getattr(inner, name) >= 0:
+            raise InvalidInput(f"{where} setting {name} must be 0 or more, got {getattr(inner, name)}")
+    for name in ("momentum", "beta1", "beta2"):
+        if not 0 <= getattr(inner, name) < 1:
+            raise InvalidInput(f"{where} setting {name} must be 0 or more and below 1, got {getattr(inner, name)}")
 
 
 def _settled(settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -193,7 +232,15 @@ def _word(words: type[StrEnum], value: object, where: str) -> StrEnum:
 
 
 def _record(record: type[Any], settings: Mapping[str, Any], where: str) -> Any:
-    known = [item.name for item in fields(record)]
-    if unknown := [name for name in settings if name not in known]:
-        raise InvalidInput(f"{where} setting {unknown[0]!r} is not known; known are {', '.join(known)}")
+    known = {item.name: item.type for item in fields(record)}
+    for name, value in settings.items():
+        if name not in known:
+            raise InvalidInput(f"{where} setting {name!r} is not known; known are {', '.join(known)}")
+        if not _is_of(known[name], value):
+            raise InvalidInput(f"{where} setting {name} must be {_KINDS.get(known[name], 'a dict of settings')}, got {value!r}")
     return record(**settings)
+
+
+def _is_of(kind: Any, value: object) -> bool:
+    """Whether a setting's value is of the field's kind: a number without a point is also one with, and true is no number."""
+    return not isinstance(value, bool) and isinstance(value, int | float if kind is float else kind)

@@ -5,7 +5,7 @@ those of `gridsched.train.draws`, save the Dirichlet's: its gamma variates come 
 releases (NEP 19). That is harmless here: a partition is made once, on the owner's machine, and a job names the dataset that came of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,13 +133,14 @@ def by_owner(owner: Array) -> list[Indices]:
     return [np.flatnonzero(codes == code).astype(np.int64) for code in range(int(codes.max()) + 1)]
 
 
-def reordered(fields: Mapping[str, Array], parts: Sequence[npt.ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
+def reordered(fields: Mapping[str, Array], parts: object) -> tuple[dict[str, Array], tuple[int, ...]]:
     """``fields`` with the samples of each part next to one another, and the parts' sizes, as `JobSpec.parts` has them.
 
-    A sample may be left out; DatasetError where one is in two parts, is not there, or a part is empty.
+    ``parts`` is what an owner's function gave, so it may be anything. A sample may be left out; DatasetError where one is in two parts,
+    is not there, or a part is empty.
     """
     samples = len(next(iter(fields.values())))
-    lists = [np.asarray(part) for part in parts]
+    lists = [np.asarray(part) for part in parts] if isinstance(parts, Iterable) else []
     if not lists or any(part.ndim != 1 or not len(part) or part.dtype.kind not in "iu" for part in lists):
         raise DatasetError("a partition is one list of positions for each part, none of them empty")
     whole = np.concatenate(lists).astype(np.int64)

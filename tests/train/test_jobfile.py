@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsched.core.errors import InvalidInput
+from gridsched.core.errors import InvalidInput, NotFound
 from gridsched.core.method import METHODS, Codec, InnerOptimizer, Method, OuterOptimizer
 from gridsched.train.jobfile import JobFile, load_jobfile, method_from
 from gridsched.train.partition import Partition
@@ -80,6 +80,15 @@ def test_the_job_file_s_own_settings_go_before_the_method_s() -> None:
         ({"quorum": 5}, "quorum 5 can never be reached with 4"),
         ({"unit_seconds": 5.0}, "needs a quorum"),
         ({"merge": "best"}, "merge 'best' is not known; use mean"),
+        ({"epochs": "3"}, "method setting epochs must be a whole number, got '3'"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"epochs": True}, "epochs must be a whole number, got True"),
+        ({"grace_s": "5s"}, "grace_s must be a number, got '5s'"),
+        ({"inner": {"lr": "0.1"}}, "inner setting lr must be a number, got '0.1'"),
+        ({"outer": "nesterov"}, "outer must be a dict of settings, got 'nesterov'"),
+        ({"inner": {"momentum": -1}}, "momentum must be 0 or more and below 1, got -1"),
+        ({"inner": {"name": "adamw", "beta1": 1.5}}, "beta1 must be 0 or more and below 1, got 1.5"),
+        ({"inner": {"weight_decay": -0.1}}, "weight_decay must be 0 or more, got -0.1"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: object, reason: str) -> None:
@@ -94,6 +103,25 @@ def jobfile_with(folder: Path, method: object, more: str = "") -> JobFile:
     path = folder / "job.py"
     path.write_text(f"{FUNCTIONS}{more}\ndef method(): return {method!r}\n")
     return load_jobfile(path)
+
+
+@pytest.mark.parametrize("function", ["model", "example_batch", "dataset", "partition"])
+def test_a_function_that_fails_names_its_line(tmp_path: Path, function: str) -> None:
+    loaded = jobfile_with(tmp_path, {}, f"def {function}(*_):\n    return 1 / 0")
+    with pytest.raises(InvalidInput, match=r"job\.py, line 6: ZeroDivisionError: division by zero"):
+        getattr(loaded, function)()
+
+
+def test_a_method_that_fails_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(f"{FUNCTIONS}def method(): return 1 / 0\n")
+    with pytest.raises(InvalidInput, match=r"job\.py, line 5: ZeroDivisionError"):
+        load_jobfile(tmp_path / "job.py")
+
+
+def test_what_the_job_file_itself_says_goes_through(tmp_path: Path) -> None:
+    loaded = jobfile_with(tmp_path, {}, "from gridsched.core.errors import NotFound\ndef dataset(): raise NotFound('install it')")
+    with pytest.raises(NotFound, match=r"^install it$"):
+        loaded.dataset()
 
 
 def test_a_partition_is_a_setting_or_a_function(tmp_path: Path) -> None:
@@ -125,6 +153,10 @@ def test_an_ensemble_has_members_or_a_part_for_each(tmp_path: Path) -> None:
         ({"name": "ensemble-bagging", "members": 0}, "", "from 1 to 1000, got 0"),
         ({"name": "ensemble-bagging", "members": 3, "partition": {"by": "iid"}}, "", "one member for each"),
         ({"name": "ensemble-one-class", "partition": {"by": "iid"}}, "", "takes no partition"),
+        ({"local": "steps", "partition": {"by": "iid"}}, "", "with local each node's own data are a part"),
+        ({"local": "steps"}, "def partition(train): ...", "with local each node's own data are a part"),
+        ({"local": "steps", "name": "ensemble-one-class"}, "", "with local each node's own data are a part"),
+        ({"local": 7}, "", "local must be the name of data that nodes hold"),
     ],
 )
 def test_settings_that_do_not_belong_together_are_refused(tmp_path: Path, method: object, more: str, reason: str) -> None:

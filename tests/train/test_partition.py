@@ -1,5 +1,7 @@
 """Partitions: every sample in one part, the skew that was asked for, and the same parts from the same seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,9 +100,10 @@ def test_reordered_puts_parts_next_to_one_another() -> None:
         ([[0], []], "none of them empty"),
         ([], "none of them empty"),
         ([[0.5]], "positions"),
+        (5, "one list of positions for each part"),
     ],
 )
-def test_what_is_no_partition_is_refused(parts: list[list[int]], said: str) -> None:
+def test_what_is_no_partition_is_refused(parts: Any, said: str) -> None:
     with pytest.raises(DatasetError, match=said):
         reordered({"y": np.arange(6)}, parts)
 
