@@ -70,7 +70,10 @@ def replay(store: Store, blobs: Blobs, job_id: str) -> Iterator[Replayed]:
     taken for the next.
     """
     with store.read() as tx:
-        method = tx.must(Job, job_id).spec.method
+        job = tx.get(Job, job_id)
+        if job is None:
+            raise NotFound(f"there is no job {job_id}; see gridsched job list, and of an ensemble replay each member, such as {job_id}-m0")
+        method = job.spec.method
         rows = tx.find(Version, job_id=job_id, order="number")
     model: _Model | None = None
     for before, row in pairwise(rows):

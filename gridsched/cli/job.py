@@ -97,8 +97,11 @@ def submit(
 def _submitted(spec: JobSpec, *, members: int) -> str:
     """What was handed in, in a line or two."""
     epochs, parts = f"{spec.method.epochs} epochs", ", ".join(map(str, spec.parts))
+    if spec.local and not spec.ensemble:
+        return f"job [bold]{spec.job_id}[/bold]: {epochs}, a unit on each node that holds data {spec.local}"
     if spec.ensemble:
-        what = f"a part each: {parts}" if spec.parts else f"{spec.samples} samples each, drawn with replacement"
+        drawn = f"each node's data {spec.local}" if spec.local else f"{spec.samples} samples each"
+        what = f"a part each: {parts}" if spec.parts else f"{drawn}, drawn with replacement"
         return f"ensemble [bold]{spec.ensemble}[/bold]: {members} members, {epochs}, {what}"
     if spec.parts:
         units = f"{min(spec.units_at_once, len(spec.parts))} of {len(spec.parts)} parts in a round"
@@ -264,4 +267,9 @@ def cancel(name: JobArgument, site: SiteOption = None, url: UrlOption = None, to
         jobs = jobs_of(daemon, name)
         for job in jobs:
             daemon.post(f"/v1/jobs/{job['job_id']}/cancel")
-    out.print(f"job {name} is cancelled" if jobs[0]["job_id"] == name else f"all {len(jobs)} members of {name} are cancelled")
+        states = [daemon.get(f"/v1/jobs/{job['job_id']}")["state"] for job in jobs]
+    if jobs[0]["job_id"] == name:
+        out.print(f"job {name} is {states[0]}" + ("" if states[0] == "cancelled" else " already; there is nothing to cancel"))
+        return
+    of = f"all {len(jobs)}" if states.count("cancelled") == len(jobs) else f"{states.count('cancelled')} of {len(jobs)}"
+    out.print(f"{of} members of {name} are cancelled" + ("" if of.startswith("all") else "; the others had ended before"))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gridsched import config
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out, told
-from gridsched.core.errors import InvalidInput
+from gridsched.core.errors import InvalidInput, NotFound
 from gridsched.core.quantity import duration
 from gridsched.core.units import MICRO, kwh
 from gridsched.remote import Operator
@@ -149,7 +149,7 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
             f"{row['drawn_w']:.0f}",
             f"{row['speed']:.3g}",
             f"{row['reliability']:.0%}",
-            f"{row['earned_micro'] / MICRO:.4f}",
+            f"{row['earned_micro'] / MICRO:.6f}",
         )
     out.print(table if rows else "no node has joined yet; make a code with: gridsched invite")
     for row in rows:
@@ -161,7 +161,13 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
 def pardon(node: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
     """Let a quarantined node work again; it is audited like a newcomer."""
     with daemon_at(site, url, token) as daemon:
+        before = [row for row in daemon.get("/v1/nodes") if row["node_id"] == node]
+        if not before:
+            raise NotFound(f"there is no node {node}; see gridsched nodes")
         daemon.post(f"/v1/nodes/{node}/pardon")
+    if not before[0]["quarantined_at"]:
+        out.print(f"node {node} is not quarantined; nothing has changed")
+        return
     out.print(f"node {node} may work again; every unit of it is audited until enough in a row were right")
 
 

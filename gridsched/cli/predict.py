@@ -76,7 +76,12 @@ def evaluate(
 
 def _evaluated_by_nodes(daemon: Operator, job_id: str, number: int | None, wait_s: float) -> Any:
     """The version's journal row, once a node has evaluated it."""
-    wanted = daemon.get(f"/v1/jobs/{job_id}")["version"] if number is None else number
+    from gridsched.trained import jobs_of
+
+    first = jobs_of(daemon, job_id)[0]
+    if first["job_id"] != job_id:
+        raise InvalidInput(f"nodes evaluate single jobs, and {job_id} is an ensemble; ask for a member, such as {first['job_id']}")
+    wanted = first["version"] if number is None else number
     daemon.post(f"/v1/jobs/{job_id}/evaluate", {"version": wanted})
     until = time.monotonic() + wait_s
     with err.status(f"waiting for a node to evaluate version {wanted}"):

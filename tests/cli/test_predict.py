@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gridsched.cli import app
-from gridsched.core.job import Job
+from gridsched.core.job import Job, JobState
 from gridsched.core.round import Epoch, Version
 from gridsched.core.settings import Web
 from gridsched.owner import Submission, submit
@@ -189,10 +189,11 @@ def test_compare_puts_jobs_side_by_side(run: Run, single: str, ensemble: str, tm
     assert "name two different jobs" in run("compare", single, single, code=1)
 
 
-def test_nodes_are_asked_and_waited_for_no_longer_than_said(run: Run, single: str) -> None:
+def test_nodes_are_asked_and_waited_for_no_longer_than_said(run: Run, single: str, ensemble: str) -> None:
     assert f"{single}, version 1, on 0 samples: loss 0.5000, accuracy 40.00%" in run("evaluate", single, "--on-nodes")
     told = run("evaluate", single, "--on-nodes", "--version", 0, "--wait", 1, code=1).replace("\n", " ")
     assert "no node has evaluated version 0 in 1 s; it stays asked for" in told
+    assert f"is an ensemble; ask for a member, such as {ensemble}-m0" in run("evaluate", ensemble, "--on-nodes", code=1).replace("\n", " ")
     assert "leave out --data and --rule" in run("evaluate", single, "--on-nodes", "--rule", "sum", code=1).replace("\n", " ")
 
 
@@ -224,3 +225,28 @@ def test_submitting_an_ensemble_names_it_and_twice_is_once(run: Run, house: Hous
 def test_submitting_parts_says_how_many_and_how_large(run: Run, tmp_path: Path) -> None:
     prepared(tmp_path, {"name": "fedavg", "units_per_round": 0, "partition": {"by": "label", "parts": 3}})
     assert "3 of 3 parts in a round; their samples: 20, 20, 20" in run("submit", tmp_path / "toy.py", "--zone", ZONE)
+
+
+def test_submitting_over_nodes_own_data_says_that_units_follow_from_the_nodes(run: Run, tmp_path: Path) -> None:
+    prepared(tmp_path, {"name": "fedavg", "local": "steps"})
+    assert "10 epochs, a unit on each node that holds data steps" in run("submit", tmp_path / "toy.py", "--zone", ZONE)
+    prepared(tmp_path, {"name": "ensemble-bagging", "members": 2, "local": "steps"})
+    assert "each node's data steps, drawn with replacement" in run("submit", tmp_path / "toy.py", "--zone", ZONE)
+
+
+def test_what_has_ended_is_not_said_to_be_cancelled(run: Run, house: House, tmp_path: Path) -> None:
+    prepared(tmp_path, {"name": "ensemble-bagging", "members": 3})
+    name = re.search(r"ensemble (toy-[0-9a-f]{6})", run("submit", tmp_path / "toy.py", "--zone", ZONE, "--seed", 9))
+    assert name
+    _ended(house, f"{name[1]}-m1")
+    assert "2 of 3 members" in run("cancel", name[1])
+    assert f"job {name[1]}-m1 is done already; there is nothing to cancel" in run("cancel", f"{name[1]}-m1")
+    assert f"job {name[1]}-m0 is cancelled" in run("cancel", f"{name[1]}-m0")
+
+
+def _ended(house: House, job_id: str) -> None:
+    def verb(tx: Tx, now: datetime) -> list[Any]:
+        tx.put(replace(tx.must(Job, job_id), state=JobState.DONE))
+        return []
+
+    house.do(verb)

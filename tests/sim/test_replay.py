@@ -121,7 +121,7 @@ def test_a_damaged_update_is_not_believed(sim: Simulation) -> None:
 
 
 def test_a_job_that_is_not_there_is_named(sim: Simulation) -> None:
-    with pytest.raises(NotFound, match="Job nobody"):
+    with pytest.raises(NotFound, match="no job nobody; see gridsched job list"):
         list(replay(sim.daemon.store, sim.daemon.blobs, "nobody"))
 
 
