@@ -27,7 +27,20 @@ from gridsched.flow import local, settle, stream
 from gridsched.flow.abandon import abandon
 from gridsched.ports import Tx
 
-__all__ = ["cancel", "cut_short", "epoch_over", "evaluated", "fail", "merged", "ready_to_merge", "redo", "skip", "submit", "taken"]
+__all__ = [
+    "cancel",
+    "cut_short",
+    "epoch_over",
+    "evaluated",
+    "fail",
+    "hopeless",
+    "merged",
+    "ready_to_merge",
+    "redo",
+    "skip",
+    "submit",
+    "taken",
+]
 
 _WAITING = (UnitState.OPEN, UnitState.LEASED)
 
@@ -234,6 +247,11 @@ def skip(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
         return facts + epoch_over(tx, now, unit)
     stream.refill(tx, unit)
     return facts
+
+
+def hopeless(tx: Tx, now: datetime, unit: WorkUnit, reason: str) -> list[Fact]:
+    """No node can bring ``unit`` to an end: nor can its job come to one, unless somebody has only asked for the unit."""
+    return skip(tx, now, unit) if is_asked(unit) else fail(tx, now, unit.spec.job_id, reason)
 
 
 def evaluated(tx: Tx, now: datetime, unit: WorkUnit, metrics: dict[str, float]) -> list[Fact]:

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from gridsched.core.cut import asked_unit
+from gridsched.core.cut import asked_unit, evaluation_unit
 from gridsched.core.errors import Conflict, InvalidInput, NotFound
 from gridsched.core.facts import Fact
 from gridsched.core.job import Job, JobState
 from gridsched.core.round import Epoch, Version
-from gridsched.core.work import WorkUnit
+from gridsched.core.work import UnitState, WorkUnit
 from gridsched.ports import Tx
 
 __all__ = ["evaluate"]
@@ -25,6 +25,9 @@ def evaluate(tx: Tx, _: datetime, job_id: str, *, number: int) -> list[Fact]:
         return []
     if job.state is not JobState.RUNNING:
         raise Conflict(f"job {job_id} is {job.state}, so no node works for it; evaluate it here, without --on-nodes")
+    own = evaluation_unit(job.spec, version=version)
+    if own is not None and tx.count(WorkUnit, unit_id=own.unit_id, state=(UnitState.OPEN, UnitState.LEASED)):
+        return []  # its epoch's own evaluation is under way
     current = max(epoch.number for epoch in tx.find(Epoch, job_id=job_id))
     unit = asked_unit(job.spec, version=version, epoch=current)
     if unit is None:

@@ -294,7 +294,7 @@ def _set_aside(tx: Tx, now: datetime, unit: WorkUnit, audits: Sequence[WorkUnit]
     if _set_asides(tx, unit) < _MOST_TRIES:
         return facts
     remedy = "let another node of their class join, or find the faulty one and shut it out, then submit the job again under a new id"
-    return facts + advance.fail(tx, now, unit.spec.job_id, f"{names} have disagreed on unit {unit.unit_id} {_MOST_TRIES} times; {remedy}")
+    return facts + advance.hopeless(tx, now, reopened(unit), f"{names} have disagreed on unit {unit.unit_id} {_MOST_TRIES} times; {remedy}")
 
 
 def _go_on(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:

@@ -198,7 +198,7 @@ def _refuse(
         made += not_finite.settled(tx, now, given_back)
     elif tx.count(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)) >= _MOST_REFUSALS:
         # A unit is a pure function: what was refused this often would be refused for ever, and every try costs energy.
-        made += advance.fail(tx, now, lease.job_id, f"{notice}, for the {_MOST_REFUSALS}th time")
+        made += advance.hopeless(tx, now, given_back, f"{notice}, for the {_MOST_REFUSALS}th time")
     return Reply(replace_notice(orders_for(tx, now, node_id, rules=rules), notice), made)
 
 

@@ -30,7 +30,7 @@ def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
         return []
     if job.spec.method.not_finite is NotFinite.SKIP:
         return advance.skip(tx, now, unit)
-    return advance.fail(tx, now, job.job_id, f"{_told(unit)} ended in NaN or infinity on {' and '.join(sorted(set(tries)))}; {_REMEDY}")
+    return advance.hopeless(tx, now, unit, f"{_told(unit)} ended in NaN or infinity on {' and '.join(sorted(set(tries)))}; {_REMEDY}")
 
 
 _REMEDY = "lower the learning rate, look at these samples, or submit with not_finite = skip to go on without them"

@@ -1,5 +1,6 @@
 """Somebody asks how good a version is: one more unit, which ends no epoch, holds up no job and changes no bit."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,10 @@ from gridsched.core.job import Job, JobState
 from gridsched.core.method import Method
 from gridsched.core.round import Epoch, Version
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, ask
+from gridsched.flow import advance, ask, collect
+from gridsched.flow.collect import Checked
 from gridsched.testing import Simulation
+from gridsched.wire import UpdateNotice
 from tests.flow.conftest import House
 from tests.sim.conftest import fast_folder
 
@@ -43,6 +46,38 @@ def test_the_answer_is_the_version_s_and_not_the_epoch_s(house: House) -> None:
     assert house.rows(Job)[0].state is JobState.RUNNING
     asked(house)
     assert len(house.rows(WorkUnit, unit_id="j.v0.e1", state=UnitState.OPEN)) == 0, "it is known by now"
+
+
+def test_what_is_being_evaluated_anyway_is_not_evaluated_twice(house: House) -> None:
+    house.job()
+    asked(house)
+    (unit,) = house.rows(WorkUnit, unit_id="j.v0.e1")
+    with house.store.write() as tx:
+        tx.delete(WorkUnit, unit_id=unit.unit_id)
+        tx.insert(replace(unit, spec=replace(unit.spec, unit_id="j.v0.e0")))
+    asked(house)
+    assert [unit.unit_id for unit in house.rows(WorkUnit) if unit.spec.kind is UnitKind.EVALUATE] == ["j.v0.e0"]
+
+
+@pytest.mark.parametrize(("loss", "tries"), [(math.nan, 2), (0.5, 5)])
+def test_an_answer_that_cannot_be_had_ends_no_job(house: House, loss: float, tries: int) -> None:
+    house.join()
+    house.job()
+    asked(house)
+    with house.store.write() as tx:
+        for unit in tx.find(WorkUnit, kind=UnitKind.TRAIN):
+            tx.put(replace(unit, only_node="away"))
+    for _ in range(tries):
+        house.surplus(1000.0)
+        house.tick()
+        lease = house.held()
+        metrics = {"loss": loss, "samples": 10**6}
+        message = UpdateNotice(
+            instance="one", lease_id=lease.lease_id, generation=lease.generation, update=None, steps_executed=1, metrics=metrics
+        )
+        house.do(partial(collect.update, node_id="pc", message=message, checked=Checked(), rules=house.rules))
+    assert house.rows(WorkUnit, unit_id="j.v0.e1")[0].state is UnitState.ABANDONED
+    assert house.rows(Job)[0].state is JobState.RUNNING
 
 
 def test_what_cannot_be_asked_is_told(house: House) -> None:
