@@ -131,7 +131,8 @@ def redo(tx: Tx, now: datetime, round_id: str, *, lost: Mapping[str, str]) -> li
             continue
         lease = tx.must(Lease, unit.accepted_lease)
         settle.unbook(tx, unit, lease, units=1)
-        tx.put(replace(unit, state=UnitState.OPEN, update=None, update_norm=None, accepted_lease=None, accepted_at=None))
+        anew = replace(unit, continuation=None, continuation_step=0, answer="")  # stored middles are kept only until their unit is done
+        tx.put(replace(anew, state=UnitState.OPEN, update=None, update_norm=None, accepted_lease=None, accepted_at=None))
         facts.append(
             UpdateRejected(
                 at=now,

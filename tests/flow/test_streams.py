@@ -262,9 +262,14 @@ def test_a_lost_update_is_counted_once_and_what_it_drew_is_wasted(house: House) 
     finish(house, "n1", register_j=700.0)
     (epoch,) = house.rows(Epoch)
     assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (700.0, 0.0, 1)
+    (unit,) = house.rows(WorkUnit, unit_id="j.e0.u0")
+    with house.store.write() as tx:
+        tx.put(replace(unit, continuation=C, continuation_step=4))
     house.do(partial(advance.redo, round_id="j.r0", lost={"j.e0.u0": "gone"}))
     (epoch,) = house.rows(Epoch)
     assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (0.0, 700.0, 0)
+    (unit,) = house.rows(WorkUnit, unit_id="j.e0.u0")
+    assert (unit.continuation, unit.continuation_step) == (None, 0), "a middle is kept only until its unit is done"
 
 
 def test_a_unit_opened_again_in_a_round_to_come_stays_in_it_so_that_no_round_is_left_empty(house: House) -> None:
