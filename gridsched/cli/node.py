@@ -153,7 +153,10 @@ def add_data(
         added = folder.local.add(name, read_table(file, label=label))
     except GridschedError as error:
         raise _fail(error) from error
-    out.print(f"data [bold]{name}[/bold]: {added.samples} samples; the daemon is told its name, digest and number of samples, no more")
+    out.print(
+        f"data [bold]{name}[/bold]: {added.samples} samples; the daemon is told its name, digest and number of samples, no more",
+        soft_wrap=True,
+    )
 
 
 @data.command("list")
@@ -217,7 +220,7 @@ def _table(found: Status, *, running: bool, url: str) -> Table:
     if found.unit_id and running:
         table.add_row("work", f"{found.unit_id}, step {found.step} of {found.steps}")
     table.add_row("device", found.device)
-    table.add_row("power", f"{found.power_w:.1f} W now, {_energy(found.energy_j)} in all")
+    table.add_row("power", (f"{found.power_w:.1f} W now, " if running else "") + f"{_energy(found.energy_j)} in all")
     table.add_row("earned", _money(found.earned_micro))
     table.add_row("consent", _consent(found))
     last = f"{found.last_contact:%Y-%m-%d %H:%M:%S} UTC" if found.last_contact else "never"

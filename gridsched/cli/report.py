@@ -104,8 +104,8 @@ def epoch_table(found: list[Epoch]) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     for epoch in found:
-        watt_hours = (f"{1000 * kwh(joules):.1f}" for joules in (epoch.useful_j, epoch.wasted_j, epoch.idle_j))
-        money = (f"{micro / MICRO:.5f}" for micro in (epoch.cost_micro, epoch.reward_micro))
+        watt_hours = (f"{1000 * kwh(joules):.3f}" for joules in (epoch.useful_j, epoch.wasted_j, epoch.idle_j))
+        money = (f"{micro / MICRO:.6f}" for micro in (epoch.cost_micro, epoch.reward_micro))
         grid.add_row(str(epoch.number), *watt_hours, *money, "" if epoch.accuracy is None else f"{epoch.accuracy:.1%}")
     return grid
 
