@@ -17,6 +17,8 @@ It runs on the owner's machine only; what leaves it is a program, a dataset and 
 
 ``model().forward`` takes the fields its arguments are named after; field ``y`` is compared with the outputs for accuracy.
 Where each member of an ensemble learns one class, the outputs are one score per sample instead, such as a log density.
+With ``local`` the training samples of ``dataset()`` show what a node's own look like; they are stored with the job all the same, so
+they should be made up or public.
 """
 
 import functools
