@@ -117,7 +117,7 @@ class TestFaults:
             ("prices.csv", b" \n", "empty"),
             ("prices.csv", b"time;eur\n1;2\n", "malformed"),
             ("prices.csv", b"start,price\n\xff\xfe,1\n", "malformed"),
-            ("prices.csv.gz", gzip.compress(day().encode())[:60], "truncated"),
+            ("prices.csv.gz", gzip.compress(day().encode(), mtime=0)[:60], "truncated"),
             ("prices.json", b'[{"start": "2026-06-01T00:00Z", "pri', "truncated"),
             ("prices.json", b'{"rows": 5}', "malformed"),
             ("prices.json", b"<!DOCTYPE html><html>", "html"),

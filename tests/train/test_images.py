@@ -102,8 +102,8 @@ def test_without_the_package_the_remedy_is_said(tmp_path: Path) -> None:
         (gzip.compress(b"\0\0\x0d" + idx(np.zeros((3, 28, 28), np.uint8))[3:], mtime=0), "not an IDX file"),
         (gzip.compress(idx(np.zeros((3, 28), np.uint8)), mtime=0), "not an IDX file"),
         (gzip.compress(idx(np.zeros((3, 28, 28), np.uint8))[:-1], mtime=0), "and has 2351"),
-        (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12), "and has 0"),
-        (gzip.compress(idx(np.zeros((2, 28, 28), np.uint8))), "2 images and 3 labels"),
+        (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12, mtime=0), "and has 0"),
+        (gzip.compress(idx(np.zeros((2, 28, 28), np.uint8)), mtime=0), "2 images and 3 labels"),
     ],
     ids=["no gzip", "cut short", "too short", "not bytes", "an axis less", "a byte less", "absurd", "another number"],
 )
