@@ -144,10 +144,11 @@ def predict(
         with err.status("downloading"):
             model = trained.download(daemon, name, number=version, device=device)
         predictor = model.predictor()
+        chosen = predictor.rule(rule)
         with err.status("predicting"):
             made = predictor.predict(read_samples(input_file, predictor.fields), rule)
         write_prediction(output, made)
-    out.print(f"{len(made.labels)} answers by {_told_by(model, predictor.rule(rule))} are in [bold]{output}[/bold]")
+    out.print(f"{len(made.labels)} answers by {_told_by(model, chosen)} are in [bold]{output}[/bold]")
 
 
 def _told_by(model: "Trained", rule: Rule) -> str:
@@ -182,7 +183,7 @@ def serve(
         predictor = model.predictor()
         chosen = predictor.rule(rule)
         about: dict[str, Any] = {"model": name, "version": max(_numbers(model)), "rule": chosen.value if predictor.rules else "single"}
-    app = build(partial(predictor.predict, rule=chosen), predictor.fields, about)
+    app = build(partial(predictor.predict, rule=rule), predictor.fields, about)
     running = server(app, Web(host=host, port=port), ready=lambda: _announce(name, running.servers[0].sockets[0].getsockname()))
     running.run()
 

@@ -41,7 +41,13 @@ class Bench:
         """The same job with its samples cut into parts."""
         train = self.dataset()
         whole = train.batch(np.arange(train.samples))
-        fields, sizes = reordered(whole, cut(whole, how, seed=self.spec.seed))
+        return self._with(*reordered(whole, cut(whole, how, seed=self.spec.seed)))
+
+    def first(self, samples: int) -> "Bench":
+        """The same job with its first samples alone."""
+        return self._with(self.dataset().batch(np.arange(samples)), ())
+
+    def _with(self, fields: Mapping[str, Array], parts: tuple[int, ...]) -> "Bench":
         blobs = dict(self.blobs)
 
         def put(data: bytes) -> str:
@@ -49,8 +55,8 @@ class Bench:
             blobs[digest] = data
             return digest
 
-        manifest = write_dataset(fields, name="parted", shard_samples=_SHARD_SAMPLES, put=put)
-        spec = replace(self.spec, dataset=put(manifest.to_bytes()), samples=manifest.samples, parts=sizes)
+        manifest = write_dataset(fields, name="studied", shard_samples=_SHARD_SAMPLES, put=put)
+        spec = replace(self.spec, dataset=put(manifest.to_bytes()), samples=manifest.samples, parts=parts)
         return replace(self, spec=spec, blobs=blobs)
 
     def dataset(self) -> Dataset:
@@ -105,15 +111,4 @@ def bench(path: Path, *, epochs: int | None, samples: int | None, seed: int) -> 
     spec = submission.spec
     method = replace(spec.method, units_per_round=1, samples_per_unit=0)
     made = Bench(spec=replace(spec, method=method), blobs=submission.blobs, test=test)
-    if samples is None or samples >= spec.samples:
-        return made
-    train = made.dataset()
-    fields = train.batch(np.arange(train.samples))
-    blobs = dict(submission.blobs)
-
-    def put(data: bytes) -> str:
-        blobs[version_digest(data)] = data
-        return version_digest(data)
-
-    manifest = write_dataset({name: array[:samples] for name, array in fields.items()}, name="some", shard_samples=_SHARD_SAMPLES, put=put)
-    return replace(made, spec=replace(made.spec, dataset=put(manifest.to_bytes()), samples=samples), blobs=blobs)
+    return made if samples is None or samples >= spec.samples else made.first(samples)

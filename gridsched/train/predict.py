@@ -86,7 +86,9 @@ class Predictor:
 
     def rule(self, wanted: Rule | None) -> Rule:
         """``wanted``, or the one to begin with. InvalidInput where these members cannot be combined so."""
-        if wanted is None or not self.rules:
+        if wanted is not None and not self.rules:
+            raise InvalidInput("a single model has nothing to combine; leave the rule out")
+        if wanted is None:
             return self.rules[0] if len(self.rules) == 1 else Rule.SUM
         if wanted not in self.rules:
             raise InvalidInput(f"members that know one class each are combined by {Rule.CONFIDENCE} alone, not by {wanted}")

@@ -172,6 +172,8 @@ def test_predict_says_what_does_not_fit(run: Run, single: str, tmp_path: Path) -
     np.savez(tmp_path / "in.npz", x=np.zeros((1, 4)))
     told = run("predict", single, "-i", tmp_path / "in.npz", "-o", tmp_path / "out.txt", code=1).replace("\n", " ")
     assert "must end in .npz or .csv" in told
+    told = run("predict", single, "-i", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--rule", "sum", code=1).replace("\n", " ")
+    assert "a single model has nothing to combine; leave the rule out" in told
 
 
 def test_compare_puts_jobs_side_by_side(run: Run, single: str, ensemble: str, tmp_path: Path) -> None:

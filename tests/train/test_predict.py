@@ -92,6 +92,11 @@ def test_one_class_members_answer_with_scores() -> None:
         predictor.predict(given, Rule.SUM)
 
 
+def test_a_single_model_is_asked_for_no_rule() -> None:
+    with pytest.raises(InvalidInput, match="nothing to combine"):
+        Predictor([Member(1.0)]).rule(Rule.SUM)
+
+
 def test_a_model_without_classes_is_refused() -> None:
     with pytest.raises(ProgramError, match="does not answer with classes"):
         Predictor([Member(target=None)])
