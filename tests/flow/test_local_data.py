@@ -53,6 +53,16 @@ def test_nobody_else_is_given_a_holders_unit(house: House) -> None:
     assert [lease.node_id for lease in house.rows(Lease)] == ["attic"]
 
 
+def test_who_has_other_work_to_do_passes_a_holders_unit_by(house: House) -> None:
+    holder(house, "cellar")
+    house.join("attic-pc")  # first by name, so it chooses first
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    house.job("other")
+    house.surplus(1000)
+    house.tick()
+    assert {lease.node_id: lease.job_id for lease in house.rows(Lease)} == {"cellar": "j", "attic-pc": "other"}
+
+
 def test_a_holder_that_has_not_said_yes_is_not_in_the_round(house: House) -> None:
     holder(house, "attic")
     holder(house, "cellar", opt_in=False)
