@@ -16,6 +16,7 @@ from gridsched.core.facts import (
     LeasePaused,
     LeaseResumed,
     NodeAbsent,
+    NodeCut,
     NodeJoined,
     NodeOptedIn,
     NodeOptedOut,
@@ -55,6 +56,7 @@ class _Lane:
     held: NodeState = NodeState.WAITING
     reason: str = ""
     crashed: bool = False
+    cut_at_work: bool = False
     crashed_at: list[datetime] = field(default_factory=list)
     begun: list[tuple[datetime, NodeState, str]] = field(default_factory=list)
 
@@ -65,8 +67,10 @@ class _Lane:
                 self.present, self.crashed = True, False
             case NodeAbsent():
                 since = fact.at - timedelta(seconds=fact.silent_s)
-                self.present, self.crashed = False, bool(self.lease_id)
+                self.present, self.crashed = False, bool(self.lease_id) or self.cut_at_work
                 self._note_crash(since)
+            case NodeCut():
+                self.cut_at_work = bool(self.lease_id)  # its unit may be done by another node before it is missed
             case AgentReplaced():
                 if self.present:  # it came back before it was missed; otherwise its absence has been counted
                     self._note_crash(since)
@@ -77,13 +81,14 @@ class _Lane:
             case LeaseEnded():
                 self._end(fact)
             case LeaseOffered() | LeaseActive() | LeasePaused() | LeaseResumed():
-                self.lease_id, self.reason = fact.lease_id, fact.reason
+                self.lease_id, self.reason, self.cut_at_work = fact.lease_id, fact.reason, False
                 self.held = {LeaseOffered: NodeState.WAITING, LeasePaused: NodeState.PAUSED}.get(type(fact), NodeState.WORKING)
         self._mark(since)
 
     def _note_crash(self, at: datetime) -> None:
-        if self.lease_id:
+        if self.lease_id or self.cut_at_work:
             self.crashed_at.append(at)
+        self.cut_at_work = False
 
     def _end(self, fact: LeaseEnded) -> None:
         if fact.lease_id == self.lease_id:
@@ -138,6 +143,6 @@ def without_gaps(strips: Sequence[Strip], *, shorter_than: timedelta) -> list[St
 def _lanes(facts: Iterable[Fact]) -> dict[str, _Lane]:
     lanes: dict[str, _Lane] = {}
     for fact in facts:
-        if isinstance(fact, (NodeJoined, NodePresent, NodeAbsent, AgentReplaced, NodeOptedIn, NodeOptedOut, *HELD)):
+        if isinstance(fact, (NodeJoined, NodePresent, NodeAbsent, NodeCut, AgentReplaced, NodeOptedIn, NodeOptedOut, *HELD)):
             lanes.setdefault(fact.node_id, _Lane()).hear(fact)
     return lanes

@@ -1,5 +1,6 @@
 """Each node's day, told from facts: who worked, who paused and why, who vanished."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from gridsched.core.facts import (
     LeasePaused,
     LeaseResumed,
     NodeAbsent,
+    NodeCut,
     NodeJoined,
     NodeOptedIn,
     NodeOptedOut,
@@ -104,6 +106,15 @@ def test_only_vanishing_while_holding_a_lease_counts_as_a_crash() -> None:
     assert crashes([*held, silent(31)]) == [(at(30), "attic")]
     assert crashes([*held, replaced]) == [(at(20), "attic")]
     assert crashes([*held, ended, replaced, silent(31)]) == []
+
+
+def test_a_node_whose_unit_another_finished_before_it_was_missed_has_crashed_all_the_same() -> None:
+    cut = NodeCut(at=at(30), node_id="attic", zone="de-lu")
+    outrun = lease(LeaseEnded, 30.5, reason="outrun", state="revoked")
+    facts = [lease(LeaseActive, 5), cut, outrun, silent(31)]
+    assert story(*facts)[-1] == (30, 60, "crashed", "node_silent")
+    assert crashes([*came(0), *facts]) == [(at(30), "attic")]
+    assert crashes([*came(0), lease(LeaseActive, 5), cut, outrun, lease(LeaseActive, 31), replace(outrun, at=at(32)), silent(40)]) == []
 
 
 def test_a_crashed_node_whose_agent_comes_back_is_counted_once() -> None:
