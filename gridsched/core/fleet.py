@@ -95,7 +95,8 @@ class Presence:
     ``instance`` names the running agent process; ``register_j`` is the meter's last accepted value; ``speed`` is in steps per
     second of work; ``reliability`` is the smoothed share of leases that ended well (0..1); ``served_j`` is energy it was paid for;
     ``verified`` counts the units in a row that were done again elsewhere and found the same. ``cut_at`` is when its line was cut, where
-    nothing was heard of it since: it may be gone, or only out of reach for a moment.
+    nothing was heard of it since: it may be gone, or only out of reach for a moment. ``owed_micro`` is the part of a micro-unit that its
+    next lease will be paid on top.
     """
 
     node_id: str
@@ -111,6 +112,7 @@ class Presence:
     served_j: float = 0.0
     verified: int = 0
     cut_at: datetime | None = None
+    owed_micro: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,7 @@ class Lease:
     offered or paused; ``cost_micro`` is that energy at the price of its hour, with
     fractions: a small node draws less than a micro-unit's worth between two reports. ``steps_executed`` counts every step run under
     this lease, repeated ones too; ``step`` is the furthest position in the unit. ``wants_hand_over`` asks a paused
-    node to give its continuation back.
+    node to give its continuation back. ``carried_micro`` is the part of a micro-unit its node was still owed from leases before.
     """
 
     lease_id: str
@@ -115,6 +115,7 @@ class Lease:
     steps_executed: int = 0
     wants_hand_over: bool = False
     settled: bool = False
+    carried_micro: float = 0.0
 
     @property
     def live(self) -> bool:

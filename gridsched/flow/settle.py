@@ -9,7 +9,7 @@ from gridsched.core.facts import EnergyMetered, EpochFinished, Fact, RewardPoste
 from gridsched.core.fleet import Presence
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.ledger import GENESIS, OPERATOR, Account, Transfer, TransferKind, apply, node_account, seal
-from gridsched.core.reward import due_micro, most_micro, paid_energy_j
+from gridsched.core.reward import carried_on, due_micro, most_micro, paid_energy_j
 from gridsched.core.round import Epoch
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
@@ -46,26 +46,31 @@ def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """
     leases = [lease for lease in tx.find(Lease, unit_id=unit.unit_id) if not lease.settled and not lease.awaits_last_words]
     facts: list[Fact] = []
+    settled: list[Lease] = []
     for lease in leases:
-        facts += _settle_lease(tx, now, lease)
+        paid, said = _settle_lease(tx, now, lease)
+        settled.append(paid)
+        facts += said
         _charge_bonus(tx, lease)
     executed = sum(lease.steps_executed for lease in leases)
     accepted = unit.state is UnitState.ACCEPTED
     share = min(1.0, unit.spec.steps / executed) if accepted and executed else float(accepted)
-    return facts + _book_energy(tx, now, unit, leases, useful=share, units=int(accepted))
+    return facts + _book_energy(tx, now, unit, settled, useful=share, units=int(accepted))
 
 
 def settle_outrun(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
     """Pay a lease whose copy, or original, was faster, once its node has been heard or its time is over. All its energy was wasted."""
     unit = tx.must(WorkUnit, lease.unit_id)
-    return [*_settle_lease(tx, now, lease), *_book_energy(tx, now, unit, [lease], useful=0.0, units=0)]
+    paid, facts = _settle_lease(tx, now, lease)
+    return facts + _book_energy(tx, now, unit, [paid], useful=0.0, units=0)
 
 
-def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> tuple[Lease, list[Fact]]:
     assert not lease.live, f"lease {lease.lease_id} of a closed unit is still {lease.state}"
-    due = due_micro(lease)
     held = tx.get(Transfer, f"{lease.lease_id}.reserve")
-    tx.put(replace(lease, settled=True))
+    lease = replace(lease, settled=True, carried_micro=_remember_node(tx, lease))
+    due = due_micro(lease)
+    tx.put(lease)
     if held is not None:
         kind = TransferKind.POST if due else TransferKind.VOID
         record(
@@ -81,10 +86,9 @@ def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
                 pending_id=held.transfer_id,
             ),
         )
-    _remember_node(tx, lease)
     if held is None or not due:
-        return []
-    return [
+        return lease, []
+    return lease, [
         RewardPosted(
             at=now,
             node_id=lease.node_id,
@@ -104,13 +108,17 @@ def _charge_bonus(tx: Tx, lease: Lease) -> None:
         tx.put(zone.spend(energy_j=0.0, money_micro=lease.reward_micro_per_unit))
 
 
-def _remember_node(tx: Tx, lease: Lease) -> None:
+def _remember_node(tx: Tx, lease: Lease) -> float:
+    """The part of a micro-unit that the node carries into ``lease``; its presence goes on with what the lease leaves over."""
     presence = tx.get(Presence, lease.node_id)
-    if presence is not None:
-        well = _ended_well(lease, presence)
-        memory = 1.0 if well is None else _RELIABILITY_MEMORY
-        smoothed = memory * presence.reliability + (1 - memory) * float(well or 0)
-        tx.put(replace(presence, reliability=smoothed, served_j=presence.served_j + paid_energy_j(lease)))
+    if presence is None:
+        return 0.0
+    well = _ended_well(lease, presence)
+    memory = 1.0 if well is None else _RELIABILITY_MEMORY
+    smoothed = memory * presence.reliability + (1 - memory) * float(well or 0)
+    owed = carried_on(replace(lease, carried_micro=presence.owed_micro))
+    tx.put(replace(presence, reliability=smoothed, served_j=presence.served_j + paid_energy_j(lease), owed_micro=owed))
+    return presence.owed_micro
 
 
 def _ended_well(lease: Lease, presence: Presence) -> bool | None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsched.core.lease import LeaseReason, LeaseState, end, grant, pause
+from gridsched.core.lease import Lease, LeaseReason, LeaseState, end, grant, pause
 from gridsched.core.meter import TOLERANCE, MeterRefusal, refusal
-from gridsched.core.reward import due_micro, most_micro, paid_energy_j
+from gridsched.core.reward import carried_on, due_micro, most_micro, paid_energy_j
 from tests.core.test_lease import NOW, offered
 
 AT = datetime(2018, 5, 1, tzinfo=UTC)
@@ -55,10 +55,35 @@ def test_energy_above_what_the_lease_allowed_is_not_paid() -> None:
 
 def test_time_paused_earns_nothing() -> None:
     lease = pause(replace(grant(offered(), NOW), energy_j=1e9), LeaseReason.NO_SURPLUS, NOW + timedelta(seconds=60))
-    ended = end(lease, LeaseState.EXPIRED, LeaseReason.NODE_SILENT, NOW + timedelta(hours=3))
-    assert paid_energy_j(ended) == pytest.approx(150 * 60 * (1 + TOLERANCE))
+    over = end(lease, LeaseState.EXPIRED, LeaseReason.NODE_SILENT, NOW + timedelta(hours=3))
+    assert paid_energy_j(over) == pytest.approx(150 * 60 * (1 + TOLERANCE))
 
 
 @given(st.floats(0, 1e12), st.integers(0, 6 * 3600))
 def test_due_never_exceeds_what_was_reserved(energy_j: float, seconds: int) -> None:
     assert 0 <= worked(energy_j, seconds) <= most_micro(offered())
+
+
+def ended(energy_j: float, *, carried_micro: float = 0.0, how: LeaseState = LeaseState.RELEASED) -> Lease:
+    lease = replace(grant(replace(offered(), reward_micro_per_unit=0), NOW), energy_j=energy_j, carried_micro=carried_micro)
+    return end(lease, how, LeaseReason.FINISHED, NOW + timedelta(hours=1))
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=60))
+def test_many_short_leases_earn_what_one_long_lease_would(energies_j: list[float]) -> None:
+    carried, paid = 0.0, 0
+    for energy_j in energies_j:
+        lease = ended(energy_j, carried_micro=carried)
+        paid, carried = paid + due_micro(lease), carried_on(lease)
+        assert 0 <= carried < 1
+    assert paid + carried == pytest.approx(sum(energies_j) * 250_000 / 3.6e6, abs=1e-6)
+
+
+def test_the_reserve_of_the_shortest_lease_has_room_for_what_is_carried_into_it() -> None:
+    lease = replace(ended(1e9, carried_micro=0.999), ends_at=NOW + timedelta(seconds=1), active_s=1.0)
+    assert due_micro(lease) + carried_on(lease) == pytest.approx(150 * (1 + TOLERANCE) * 250_000 / 3.6e6 + 0.999)
+
+
+def test_a_quarantined_node_is_paid_nothing_and_keeps_what_it_was_owed_before() -> None:
+    lease = replace(ended(1e6, carried_micro=0.25, how=LeaseState.REVOKED), reason=LeaseReason.QUARANTINED)
+    assert (due_micro(lease), carried_on(lease)) == (0, 0.25)
