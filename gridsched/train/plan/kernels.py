@@ -1,0 +1,79 @@
+"""The kernels a plan may call, in the order of their numbers: one table for the planner, the C dispatcher and the hosts.
+
+A call is a row of 32-bit words: the kernel's number, then its arguments in the order below. A letter tells what each word is:
+``p`` a byte address in the module's memory (0: none, where the kernel's comment allows it), ``i`` a whole number, ``f`` the bits of
+a float32. Tensors are float32, contiguous and row-major unless a name says otherwise: ``_i64`` little-endian 64-bit integers,
+``_u8`` bytes, ``_i32`` 32-bit integers. ``kernels/build.py`` writes the dispatcher from this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["HEAP", "KERNELS", "Kernel"]
+
+HEAP = 1 << 21
+"""The first byte of memory that a plan may use; the module's own data and stack lie below."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """``arguments`` are ``(letter, name)`` pairs, the C function's own parameters in order."""
+
+    number: int
+    name: str
+    arguments: tuple[tuple[str, str], ...]
+
+
+_TABLE = """
+    gemm                   p a, p b, p c, i m, i n, i k, i transpose_a, i transpose_b, i accumulate
+    gemm_batched           p a, p b, p c, i m, i n, i k, i transpose_a, i transpose_b, i accumulate, i batch, i step_a, i step_b, i step_c
+    add_to_rows            p bias, p y, i rows, i columns
+    sum_of_rows            p x, p y, i rows, i columns, i accumulate
+    conv2d                 p x, p weight, p bias, p y, p scratch, i n, i c, i h, i w, i o, i kh, i kw, i sh, i sw, i ph, i pw, i dh, i dw, i groups
+    conv2d_grad_input      p dy, p weight, p dx, p scratch, i n, i c, i h, i w, i o, i kh, i kw, i sh, i sw, i ph, i pw, i dh, i dw, i groups
+    conv2d_grad_weight     p dy, p x, p dweight, p dbias, p scratch, i n, i c, i h, i w, i o, i kh, i kw, i sh, i sw, i ph, i pw, i dh, i dw, i groups
+    max_pool2d             p x, p y, p index_i32, i planes, i h, i w, i kh, i kw, i sh, i sw, i ph, i pw, i oh, i ow
+    max_pool2d_grad        p dy, p index_i32, p dx, i planes, i h, i w, i oh, i ow
+    avg_pool2d             p x, p y, i planes, i h, i w, i kh, i kw, i sh, i sw, i ph, i pw, i oh, i ow, i count_padding
+    avg_pool2d_grad        p dy, p dx, i planes, i h, i w, i kh, i kw, i sh, i sw, i ph, i pw, i oh, i ow, i count_padding
+    batch_norm             p x, p weight, p bias, p y, p mean, p rstd, p running_mean, p running_var, i n, i c, i inner, f momentum, f eps
+    batch_norm_evaluate    p x, p weight, p bias, p y, p running_mean, p running_var, i n, i c, i inner, f eps
+    batch_norm_grad        p dy, p x, p weight, p mean, p rstd, p dx, p dweight, p dbias, i n, i c, i inner
+    layer_norm             p x, p weight, p bias, p y, p mean, p rstd, i rows, i columns, f eps
+    layer_norm_grad        p dy, p x, p weight, p mean, p rstd, p dx, p dweight, p dbias, i rows, i columns
+    group_norm             p x, p weight, p bias, p y, p mean, p rstd, i n, i c, i inner, i groups, f eps
+    group_norm_grad        p dy, p x, p weight, p mean, p rstd, p dx, p dweight, p dbias, i n, i c, i inner, i groups
+    softmax                p x, p y, i rows, i columns
+    softmax_grad           p dy, p y, p dx, i rows, i columns
+    log_softmax            p x, p y, i rows, i columns
+    log_softmax_grad       p dy, p y, p dx, i rows, i columns
+    attention_softmax      p scores, p y, i matrices, i rows, i columns, f scale, i causal
+    attention_softmax_grad p dy, p y, p dscores, i matrices, i rows, i columns, f scale
+    cross_entropy          p logits, p target_i64, p log_probability, p loss, i rows, i columns, i ignore
+    cross_entropy_grad     p dloss, p log_probability, p target_i64, p dlogits, i rows, i columns, i ignore
+    correct                p outputs, p target_i64, p count_i32, i rows, i columns
+    embedding              p weight, p index_i64, p y, i n, i width
+    embedding_grad         p dy, p index_i64, p dweight, i n, i width, i rows, i padding
+    gru_cell               p input_gates, p hidden_gates, p hidden, p y, p saved, i n, i width
+    gru_cell_grad          p dy, p hidden, p saved, p dinput_gates, p dhidden_gates, p dhidden, i n, i width
+    lstm_cell              p input_gates, p hidden_gates, p cell, p y, p cell_y, p saved, i n, i width
+    lstm_cell_grad         p dy, p dcell_y, p cell, p saved, p dgates, p dcell, i n, i width
+    dropout                p x, p y, p seed_i64, i stream, i n, f share
+    sgd                    p parameter, p gradient, p momentum_buffer, i n, f lr, f momentum, f weight_decay
+    adamw                  p parameter, p gradient, p mean, p square, p step_i32, i n, f lr, f beta1, f beta2, f eps, f weight_decay
+    pull_back              p gradient, p parameter, p anchor, i n, f prox
+"""
+
+
+def _read(table: str) -> Mapping[str, Kernel]:
+    kernels = {}
+    for number, line in enumerate(table.strip().splitlines()):
+        name, _, arguments = line.strip().partition(" ")
+        pairs = tuple((letter, what) for letter, _, what in (item.strip().partition(" ") for item in arguments.split(",")))
+        kernels[name] = Kernel(number=number, name=name, arguments=pairs)
+    return MappingProxyType(kernels)
+
+
+KERNELS: Mapping[str, Kernel] = _read(_TABLE)
+"""By name."""
