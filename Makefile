@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-EXTRAS := plan,train,report,postgres,mqtt,nvml,test
+EXTRAS := plan,train,wasm,report,postgres,mqtt,nvml,build,test
+KERNELS := gridsched/_built/kernels.wasm
 
 .PHONY: setup demo test check format long sim bench clean
 
-setup: $(READY)
+setup: $(READY) $(KERNELS)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"gridsched needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
@@ -16,10 +17,15 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 	@echo "==> Ready. Next: make demo"
 
-demo: $(READY)
+# The WebAssembly kernels; some ten seconds, once and after every change.
+$(KERNELS): $(READY) gridsched/train/plan/kernels.py $(wildcard kernels/*.c kernels/*.h kernels/*.py)
+	@$(BIN)/python kernels/build.py
+	@touch $@
+
+demo: $(READY) $(KERNELS)
 	@$(BIN)/gridsched demo $(ARGS)
 
-test: $(READY)
+test: $(READY) $(KERNELS)
 	$(BIN)/pytest -m "not long" -n 2 --dist worksteal $(ARGS)
 
 check: $(READY)
@@ -33,16 +39,16 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 # What runs real sites goes one by one: a second one beside it would take its processor.
-long: $(READY)
+long: $(READY) $(KERNELS)
 	$(BIN)/pytest -m long --ignore=tests/e2e -n 2 --dist worksteal $(ARGS)
 	$(BIN)/pytest -m long tests/e2e $(ARGS)
 
-sim: $(READY)
+sim: $(READY) $(KERNELS)
 	$(BIN)/pytest tests/sim $(ARGS)
 
 # All of them, one after another: several hours. Each can be run alone and says how.
-bench: $(READY)
+bench: $(READY) $(KERNELS)
 	@for file in $(filter-out benchmarks/flower_% $(addprefix benchmarks/,fashion_mlp.py fleet.py proxy.py small_cnn.py),$(sort $(wildcard benchmarks/*.py))); do echo "==> $$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist gridsched/_built .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 "${PYTHON:-python3}" -m venv "$fresh"
-"$fresh/bin/python" -m pip install --disable-pip-version-check --quiet -e '.[plan,train,report,postgres,mqtt,nvml,test]'
+"$fresh/bin/python" -m pip install --disable-pip-version-check --quiet -e '.[plan,train,wasm,report,postgres,mqtt,nvml,build,test]'
 {
     echo "# The whole tested set, written by scripts/pin.sh. pyproject.toml says what is allowed; this says what was tried."
     # A build tag (torch's +cpu) names an index, not a release: leave it out. pip and gridsched itself are not pinned.
