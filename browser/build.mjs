@@ -1,0 +1,38 @@
+/**
+ * Bundles the pages into gridsched/_built/pages/: what the server serves and the wheel ships.
+ *
+ * Called by scripts/build_pages.py (make setup); `node browser/build.mjs` does the same by hand. A folder of `ENTRIES` becomes
+ * `pages/NAME/`: each of its modules one minified script, and everything in its `static/` as it is.
+ */
+
+import { cp, mkdir, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const OUT = join(HERE, "..", "gridsched", "_built", "pages");
+
+/** Page -> the modules that are loaded by name: by the page itself, as a worker, as a service worker. */
+const ENTRIES = {};
+
+await rm(OUT, { recursive: true, force: true });
+await mkdir(OUT, { recursive: true });
+for (const [page, modules] of Object.entries(ENTRIES)) {
+    const folder = join(HERE, "src", page);
+    await build({
+        entryPoints: modules.map((module) => join(folder, module)),
+        outdir: join(OUT, page),
+        bundle: true,
+        minify: true,
+        format: "esm",
+        target: "es2022",
+        charset: "utf8",
+        legalComments: "none",
+        logLevel: "warning",
+    });
+    if (existsSync(join(folder, "static"))) {
+        await cp(join(folder, "static"), join(OUT, page), { recursive: true });
+    }
+}
