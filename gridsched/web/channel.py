@@ -28,7 +28,7 @@ from gridsched.flow.orders import open_desk
 from gridsched.flow.rules import Rules
 from gridsched.flow.sync import back, cut
 from gridsched.ports import Clock, Store, Tx, Writer
-from gridsched.web.gate import Gate
+from gridsched.web.gate import SUBPROTOCOL, Gate, refuse_foreign
 from gridsched.web.messages import problem
 from gridsched.wire import encode
 
@@ -123,11 +123,12 @@ class Hub:
 
         async def channel(socket: WebSocket) -> None:
             try:
+                refuse_foreign(socket.scope)
                 node_id = await gate.node(socket.scope)
             except GridschedError as error:
                 await socket.send_denial_response(problem(error))
                 return
-            await socket.accept()
+            await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
             await self._serve(node_id, socket)
 
         return [WebSocketRoute("/v1/node/channel", channel)]

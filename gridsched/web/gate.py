@@ -7,6 +7,7 @@ revocation forgets them at once.
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
@@ -16,8 +17,12 @@ from gridsched.core.fleet import Node
 from gridsched.ports import Store
 from gridsched.web.messages import header
 
-__all__ = ["Caller", "Gate", "Pace"]
+__all__ = ["SUBPROTOCOL", "Caller", "Gate", "Pace", "refuse_foreign"]
 
+SUBPROTOCOL = "gridsched.v2"
+"""What a page offers when it opens a WebSocket, beside its token: a browser lets it set no header there."""
+
+_OFFERED = "token."
 _REMEMBERED = 200_000
 
 
@@ -108,9 +113,19 @@ class Gate:
         return None if token is None or token.revoked_at is not None else Caller(name=token.name, role=token.role)
 
 
+def refuse_foreign(scope: Scope) -> None:
+    """Raise `Forbidden` where a browser says that another site's page is calling: browsers open WebSockets to any host."""
+    origin, host = header(scope, b"origin"), header(scope, b"host") or b""
+    if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host.decode("latin-1").lower():
+        raise Forbidden("a page of another site may not call here; open the page that this server serves (/join)")
+
+
 def _token_hash(scope: Scope) -> str:
     authorization = header(scope, b"authorization") or b""
     scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() != b"bearer" or not token:
-        raise Unauthorized("this needs the header Authorization: Bearer TOKEN")
-    return secret_hash(token.strip().decode("latin-1"))
+    if scheme.lower() == b"bearer" and token:
+        return secret_hash(token.strip().decode("latin-1"))
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(_OFFERED):
+            return secret_hash(offered.removeprefix(_OFFERED))
+    raise Unauthorized("this needs the header Authorization: Bearer TOKEN")
