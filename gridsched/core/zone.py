@@ -10,7 +10,9 @@ __all__ = ["ZoneState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneState:
-    """``paused`` is the operator's switch. ``price_eur_mwh`` is the price at the last control tick (None: unknown).
+    """``paused`` is the operator's switch, thrown by ``paused_by`` (a token's name) at ``paused_at``; both say nothing where it is off.
+
+    ``price_eur_mwh`` is the price at the last control tick (None: unknown).
 
     ``energy_j`` and ``money_micro`` were used since ``day`` began in the policy's time zone.
     """
@@ -26,6 +28,8 @@ class ZoneState:
     day: datetime | None = None
     energy_j: float = 0.0
     money_micro: float = 0.0
+    paused_at: datetime | None = None
+    paused_by: str = ""
 
     def used(self, day: datetime) -> Used:
         """What has been used since ``day``; nothing where the counters are of an earlier one."""

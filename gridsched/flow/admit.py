@@ -1,5 +1,6 @@
 """Who and what is let in: nodes by one-time code, people by token, datasets and jobs by their owners."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
 from gridsched.wire import VERSION, Join, Joined
 
-__all__ = ["add_dataset", "cancel", "join", "new_invite", "new_token", "pause_zone", "revoke_node", "submit"]
+__all__ = ["add_dataset", "cancel", "join", "new_invite", "new_token", "pause_all", "pause_zone", "revoke_node", "submit"]
 
 
 def new_invite(tx: Tx, now: datetime, *, zone: str, code_hash: str, valid_for: timedelta) -> list[Fact]:
@@ -102,10 +103,15 @@ def cancel(tx: Tx, now: datetime, job_id: str) -> list[Fact]:
     return advance.cancel(tx, now, job_id)
 
 
-def pause_zone(tx: Tx, now: datetime, zone: str, *, paused: bool) -> list[Fact]:
+def pause_zone(tx: Tx, now: datetime, zone: str, *, paused: bool, by: str = "") -> list[Fact]:
     """The operator's switch; the zone's next decision obeys it, and the facts ask for one at once. Switched twice, it says so once."""
     before = tx.get(ZoneState, zone) or ZoneState(zone=zone)
     if before.paused is paused:
         return []
-    tx.put(replace(before, paused=paused))
-    return [(ZonePaused if paused else ZoneResumed)(at=now, zone=zone)]
+    tx.put(replace(before, paused=paused, paused_at=now if paused else None, paused_by=by if paused else ""))
+    return [(ZonePaused if paused else ZoneResumed)(at=now, zone=zone, by=by)]
+
+
+def pause_all(tx: Tx, now: datetime, zones: Iterable[str], *, paused: bool, by: str) -> list[Fact]:
+    """The same switch for all ``zones`` in one transaction: there is no moment at which some are paused and others are not."""
+    return [said for zone in zones for said in pause_zone(tx, now, zone, paused=paused, by=by)]

@@ -17,6 +17,7 @@ from sqlalchemy.schema import SchemaItem
 
 from gridsched.core.access import Invite, Token
 from gridsched.core.consent import Consent
+from gridsched.core.deed import Deed
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Dataset, Job
 from gridsched.core.lease import Lease
@@ -132,6 +133,7 @@ KINDS: Mapping[type[Any], Kind] = MappingProxyType(
             _kind(Account, "accounts", "account_id"),
             _kind(Token, "tokens", "token_hash"),
             _kind(Invite, "invites", "code_hash"),
+            _kind(Deed, "deeds", "number"),
             _kind(Noted, "facts", "seq", index=("kind seq",)),
             _kind(Named, "fact_subjects", "subject seq"),
         )

@@ -18,10 +18,12 @@ from gridsched.web.blob_api import BlobApi
 from gridsched.web.channel import Hub
 from gridsched.web.doors import Doors
 from gridsched.web.gate import Gate
+from gridsched.web.job_api import JobApi
 from gridsched.web.messages import Gone, problem
 from gridsched.web.node_api import NodeApi, SyncDoor
 from gridsched.web.operator_api import OperatorApi
 from gridsched.web.pages import page_routes
+from gridsched.web.reception import Reception
 
 __all__ = ["build", "server"]
 
@@ -35,11 +37,13 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
     """The ASGI application over ``doors``; ``hub`` is the same object that the daemon nudges."""
     gate = Gate(doors.store, calls_per_s=doors.limits.calls_per_s)
     answers = Answers()
+    reception = Reception(doors, gate, answers)
     routes = [
         *NodeApi(doors, gate, answers).routes(),
         *BlobApi(doors, gate).routes(),
         *hub.routes(gate),
-        *OperatorApi(doors, gate, answers, hub).routes(),
+        *OperatorApi(reception, hub).routes(),
+        *JobApi(reception).routes(),
         *page_routes(),
     ]
     return _Roof(SyncDoor(doors, gate, answers), Router(routes, redirect_slashes=False))
@@ -78,6 +82,7 @@ def server(app: ASGIApp, web: Web, *, ready: Callable[[], None] = lambda: None) 
             lifespan="off",
             access_log=False,
             log_config=None,
+            log_level=max(logging.INFO, log.getEffectiveLevel()),  # its finest words have headers in them, and those have tokens
             server_header=False,
             date_header=False,
             ws_per_message_deflate=False,

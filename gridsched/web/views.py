@@ -81,6 +81,8 @@ def _zone(tx: Tx, policy: Policy, now: datetime, rows: Sequence[Json]) -> Json:
         "zone": zone,
         "policy": policy.name,
         "paused": state.paused,
+        "paused_at": plain(state.paused_at),
+        "paused_by": state.paused_by,
         "target_w": decision.target_w if decision else 0.0,
         "reason": decision.reason.value if decision else "no_policy",
         "tier": decision.tier.value if decision else "none",

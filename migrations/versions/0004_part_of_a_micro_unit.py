@@ -1,24 +1,50 @@
-"""What a node is owed below one micro-unit, so that short leases pay what a long one would."""
+"""What a node is owed below one micro-unit, so that short leases pay what a long one would; who paused a zone, and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy import Column
+
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-_ADDED = {"leases": "carried_micro", "presences": "owed_micro"}
+
+def _added() -> dict[str, tuple[Column, ...]]:
+    return {
+        "leases": (Column("carried_micro", sa.Double(), nullable=False, server_default="0"),),
+        "presences": (Column("owed_micro", sa.Double(), nullable=False, server_default="0"),),
+        "zones": (
+            Column("paused_at", sa.BigInteger(), nullable=True),
+            Column("paused_by", TEXT, nullable=False, server_default=""),
+        ),
+    }
 
 
 def upgrade() -> None:
-    for table, name in _ADDED.items():
+    for table, columns in _added().items():
         with op.batch_alter_table(table) as batch:
-            batch.add_column(Column(name, sa.Double(), nullable=False, server_default="0"))
+            for column in columns:
+                batch.add_column(column)
+    op.create_table(
+        "deeds",
+        Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        Column("at", sa.BigInteger(), nullable=False),
+        Column("who", TEXT, nullable=False),
+        Column("role", TEXT, nullable=False),
+        Column("verb", TEXT, nullable=False),
+        Column("thing", TEXT, nullable=False),
+        Column("detail", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+        sqlite_with_rowid=False,
+    )
 
 
 def downgrade() -> None:
-    for table, name in _ADDED.items():
+    op.drop_table("deeds")
+    for table, columns in _added().items():
         with op.batch_alter_table(table) as batch:
-            batch.drop_column(name)
+            for column in columns:
+                batch.drop_column(column.name)

@@ -104,9 +104,10 @@ class ZoneObserved(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZonePaused(Fact):
-    """The operator has paused a zone."""
+    """The operator has paused a zone; ``by`` is the name of the token."""
 
     zone: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,7 @@ class ZoneResumed(Fact):
     """The operator lets a zone go on."""
 
     zone: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
