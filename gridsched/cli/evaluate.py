@@ -1,6 +1,7 @@
 """``gridsched evaluate``: studies of what unreliable nodes, data, members and rules do to a model, as tables and pictures."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,12 +61,16 @@ def peers(
     nodes: Annotated[int, typer.Option(min=2, help="How many nodes.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the job.")] = 10,
     at_most: Annotated[float, typer.Option(help="Seconds after which a run is ended where it is.")] = 600.0,
+    flower: Annotated[
+        Path | None, typer.Option(help="A virtual environment with flwr, torch and numpy; without it Flower is left out.")
+    ] = None,
     job: JobOption = None,
 ) -> None:
-    """The same job, machines and power cuts with gridsched and with plain torch.distributed: accuracy, time and energy per epoch."""
+    """The same job, machines and power cuts with gridsched, plain torch.distributed and Flower: accuracy, time and energy per epoch."""
     with told():
         from gridsched.report.study import write
         from gridsched.study.churn import arms
+        from gridsched.study.flower import with_flower
         from gridsched.study.peers import with_torch
         from gridsched.study.tables import peers_document, peers_panels, peers_rows
 
@@ -76,6 +81,12 @@ def peers(
             for number, arm in enumerate(planned):
                 place = folder / "runs" / f"torch-{number:02d}"
                 found.append(with_torch(arm, _file(job), place, epochs=epochs, fleet_size=nodes, at_most_s=at_most, told=status.update))
+                out.print(_said(found[-1], found))
+            for number, arm in enumerate(planned if flower is not None else ()):
+                assert flower is not None
+                place = folder / "runs" / f"flower-{number:02d}"
+                run = partial(with_flower, epochs=epochs, fleet_size=nodes, at_most_s=at_most, told=status.update)
+                found.append(run(arm, _file(job), place, flower))
                 out.print(_said(found[-1], found))
         _tell(write(folder, "peers", peers_document(found, job_id), peers_rows(found), peers_panels(found)))
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from gridsched.plugins import shipped
 from gridsched.study.churn import Arm, Outcome
 from gridsched.study.fleet import NODE_W, share_of
 
-__all__ = ["Spent", "with_torch"]
+__all__ = ["Race", "Spent", "run", "with_torch"]
 
 _LOOK_S = 0.2
 _STORE = """
@@ -52,6 +53,16 @@ class Spent:
         return sum(self._seconds.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """A peer's processes for one run: ``nodes`` are switched, ``others`` are spared. ``report`` gets a JSON line for each epoch."""
+
+    peer: str
+    nodes: list[Process]
+    others: list[Process]
+    report: Path
+
+
 def with_torch(
     arm: Arm, job: Path, folder: Path, *, epochs: int, fleet_size: int, at_most_s: float, told: Callable[[str], None]
 ) -> Outcome:
@@ -63,33 +74,41 @@ def with_torch(
         Process(name=f"node-{n + 1}", command=_command(job, folder, port, epochs, share), log=folder / f"node-{n + 1}.log")
         for n in range(arm.nodes)
     ]
+    race = Race(peer="torch.distributed", nodes=nodes, others=[store], report=folder / "epochs.jsonl")
+    return run(race, arm, epochs=epochs, share=share, at_most_s=at_most_s, told=told)
+
+
+def run(race: Race, arm: Arm, *, epochs: int, share: float, at_most_s: float, told: Callable[[str], None]) -> Outcome:
+    """Start everything, cut the power as ``arm`` says, until the last epoch or ``at_most_s``. All processes are gone afterwards."""
     spent, cuts, cpu_s = Spent(), 0, 0.0
-    store.start()
+    everything = [*race.nodes, *race.others]
+    for process in race.others:
+        process.start()
     try:
         began = time.monotonic()
         while True:
             elapsed = time.monotonic() - began
-            for number, node in enumerate(nodes):
+            for number, node in enumerate(race.nodes):
                 on = arm.switching is None or arm.switching.on(number, elapsed)
                 if on and not _runs(node):
                     node.start()  # also one that gave up by itself, as a service manager would
                 elif not on and node.wanted:
                     node.kill()
                     cuts += 1
-            cpu_s = spent.look([node.child.pid for node in nodes if node.child is not None])
-            reported = _reported(folder)
-            told(f"torch.distributed, {arm.name}: {len(reported)} of {epochs} epochs, {elapsed:.0f} s")
+            cpu_s = spent.look([process.child.pid for process in everything if process.child is not None])
+            reported = _reported(race.report)
+            told(f"{race.peer}, {arm.name}: {len(reported)} of {epochs} epochs, {elapsed:.0f} s")
             if len(reported) >= epochs or elapsed > at_most_s:
                 break
             time.sleep(_LOOK_S)
     finally:
-        for process in (*nodes, store):
+        for process in everything:
             process.kill()
     if not reported and arm.switching is None:
-        raise GridschedError(f"torch.distributed did not finish an epoch within {at_most_s:.0f} s; the logs are in {folder}")
+        raise GridschedError(f"{race.peer} did not finish an epoch within {at_most_s:.0f} s; the logs are in {race.report.parent}")
     energy_j = cpu_s / share * NODE_W / max(len(reported), 1)
     return Outcome(
-        arm=f"torch.distributed: {arm.name}",
+        arm=f"{race.peer}: {arm.name}",
         nodes=arm.nodes,
         every_s=arm.switching.every_s if arm.switching else None,
         how=arm.switching.how.value if arm.switching else "",
@@ -118,8 +137,7 @@ def _runs(node: Process) -> bool:
     return node.wanted and node.child is not None and node.child.poll() in (None, 0)
 
 
-def _reported(folder: Path) -> dict[int, float]:
+def _reported(path: Path) -> dict[int, float]:
     """Accuracy by epoch, as far as any run has come; an epoch that was done again counts once."""
-    path = folder / "epochs.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {int(row["epoch"]): float(row["accuracy"]) for row in map(json.loads, lines)}

@@ -81,12 +81,12 @@ def churn_panels(found: Sequence[Outcome]) -> list[Panel]:
 
 
 def peers_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
-    """All figures of gridsched's runs and the peer's."""
+    """All figures of gridsched's runs and the peers'."""
     most = max(one.nodes for one in found)
     return {
-        "title": f"{most} nodes without power and with it every X seconds: gridsched and torch.distributed",
-        "about": f"job {job_id}; the peer saves a checkpoint at the end of every epoch and begins again there after each cut; "
-        "energy is estimated from processor time in the same way for both",
+        "title": f"{most} nodes without power and with it every X seconds: gridsched and its peers",
+        "about": f"job {job_id}; torch.distributed saves a checkpoint at the end of every epoch and begins again there after each cut; "
+        "energy is estimated from processor time in the same way for all",
         "runs": [one.as_dict() for one in found],
     }
 
@@ -108,7 +108,10 @@ def peers_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
 
 def peers_panels(found: Sequence[Outcome]) -> list[Panel]:
     """How far each came and what it took, over X."""
-    sides = {"gridsched": [one for one in found if one.digest], "torch.distributed": [one for one in found if not one.digest]}
+    sides: dict[str, list[Outcome]] = {"gridsched": []}
+    for one in found:
+        peer = "" if one.digest else one.arm.partition(":")[0]
+        sides.setdefault(peer or "gridsched", []).append(one)
 
     def lines(value: Any, *, ended: bool) -> list[Line]:
         drawn = []

@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gridsched.cli import app
+from gridsched.core.errors import InvalidInput
 from gridsched.plugins import shipped
 from gridsched.report.study import markdown, write
 from gridsched.study.churn import Arm, Outcome, arms
+from gridsched.study.flower import with_flower
 from gridsched.study.peers import with_torch
 from gridsched.study.switching import How, Switching
 from gridsched.study.tables import churn_document, churn_panels, churn_rows, peers_document, peers_panels, peers_rows
@@ -66,6 +68,21 @@ def test_the_peer_s_runs_stand_beside_ours(tmp_path: Path) -> None:
     assert [line.y for line in time.lines[:2]] == [[21.0], [None]]
     assert [row["done"] for row in peers_rows(found)] == ["100%", "100%", "100%", "100%", "25%"]
     assert write(tmp_path, "peers", peers_document(found, "j"), peers_rows(found), peers_panels(found))[2].exists()
+
+
+def test_every_peer_is_a_side_of_its_own() -> None:
+    theirs = [replace(one, arm=f"{peer}: {one.arm}", digest="") for peer in ("torch.distributed", "Flower") for one in (PEACE, CUT)]
+    done, *_ = peers_panels([ALONE, PEACE, CUT, *theirs])
+    assert [line.name for line in done.lines[:3]] == ["gridsched", "torch.distributed", "Flower"]
+    assert [line.y for line in done.lines[:3]] == [[0.25]] * 3
+
+
+def test_an_environment_without_flower_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"has no Flower; make an environment with: python -m venv .*; .*/bin/pip install flwr torch"):
+        with_flower(
+            Arm(name="peace", nodes=2), tmp_path / "job.py", tmp_path / "out", tmp_path, epochs=1, fleet_size=2, at_most_s=1, told=print
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_list_of_seconds_is_refused(tmp_path: Path) -> None:
