@@ -3,7 +3,8 @@
 A call is a row of 32-bit words: the kernel's number, then its arguments in the order below. A letter tells what each word is:
 ``p`` a byte address in the module's memory (0: none, where the kernel's comment allows it), ``i`` a whole number, ``f`` the bits of
 a float32. Tensors are float32, contiguous and row-major unless a name says otherwise: ``_i64`` little-endian 64-bit integers,
-``_u8`` bytes, ``_i32`` 32-bit integers. ``kernels/build.py`` writes the dispatcher from this table.
+``_u8`` bytes, ``_i32`` 32-bit integers. ``i6`` is six words, one for each axis of a strided tensor: its sizes, or its
+steps in elements (0 along an axis that is repeated). ``kernels/build.py`` writes the dispatcher from this table.
 """
 
 from collections.abc import Mapping
@@ -63,6 +64,30 @@ _TABLE = """
     sgd                    p parameter, p gradient, p momentum_buffer, i n, f lr, f momentum, f weight_decay
     adamw                  p parameter, p gradient, p mean, p square, p step_i32, i n, f lr, f beta1, f beta2, f eps, f weight_decay
     pull_back              p gradient, p parameter, p anchor, i n, f prox
+    fill                   p y, i n, f value
+    fill_i64               p y_i64, i n, i value
+    fill_u8                p y_u8, i n, i value
+    arange_i64             p y_i64, i n, i start, i step
+    cast                   p x, p y, i n, i from, i to
+    add                    p a, p b, p y, i n
+    add_scaled             p x, p y, p scale, i n
+    unary                  p x, p y, i n, i what, f a, f b
+    unary_grad             p dy, p x, p y, p dx, i n, i what, f a, f b
+    affine_i64             p x_i64, p y_i64, i n, i scale, i add
+    binary                 p a, p b, p y, i what, i6 size, i6 step_a, i6 step_b
+    binary_i64             p a_i64, p b_i64, p y_i64, i what, i6 size, i6 step_a, i6 step_b
+    compare                p a, p b, p y_u8, i what, i6 size, i6 step_a, i6 step_b
+    compare_i64            p a_i64, p b_i64, p y_u8, i what, i6 size, i6 step_a, i6 step_b
+    logic                  p a_u8, p b_u8, p y_u8, i what, i6 size, i6 step_a, i6 step_b
+    choose                 p condition_u8, p a, p b, p y, i6 size, i6 step_c, i6 step_a, i6 step_b
+    copy                   p x, p y, i item_bytes, i6 size, i6 step_x, i6 step_y
+    reduce                 p x, p y, i outer, i n, i inner, i what
+    reduce_index           p x, p index_i64, i outer, i n, i inner, i what
+    index_select           p x, p index_i64, p y, i outer, i rows, i n, i inner
+    index_add              p dy, p index_i64, p dx, i outer, i rows, i n, i inner
+    gather                 p x, p index_i64, p y, i outer, i rows, i n, i inner
+    gather_add             p dy, p index_i64, p dx, i outer, i rows, i n, i inner
+    one_hot                p index_i64, p y_i64, i n, i classes
 """
 
 
@@ -70,9 +95,13 @@ def _read(table: str) -> Mapping[str, Kernel]:
     kernels = {}
     for number, line in enumerate(table.strip().splitlines()):
         name, _, arguments = line.strip().partition(" ")
-        pairs = tuple((letter, what) for letter, _, what in (item.strip().partition(" ") for item in arguments.split(",")))
+        pairs = tuple(pair for item in arguments.split(",") for pair in _expand(*item.split()))
         kernels[name] = Kernel(number=number, name=name, arguments=pairs)
     return MappingProxyType(kernels)
+
+
+def _expand(letter: str, name: str) -> list[tuple[str, str]]:
+    return [(letter, name)] if len(letter) == 1 else [(letter[0], f"{name}{axis}") for axis in range(int(letter[1:]))]
 
 
 KERNELS: Mapping[str, Kernel] = _read(_TABLE)
