@@ -1,4 +1,4 @@
-"""The operator's commands: make a site, check it, serve it, invite nodes, and ask why."""
+"""The operator's commands: make a site, check it, serve it, and ask why."""
 
 import logging
 import os
@@ -14,11 +14,10 @@ from rich.table import Table
 from gridsched import config
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out, told
 from gridsched.core.errors import InvalidInput, NotFound
-from gridsched.core.quantity import duration
 from gridsched.core.units import MICRO, kwh
 from gridsched.remote import Operator
 
-__all__ = ["database", "only_zone", "register", "tell_decision"]
+__all__ = ["database", "only_zone", "register", "tell_decision", "when"]
 
 database = typer.Typer(no_args_is_help=True, help="The database's schema.")
 explain = typer.Typer(no_args_is_help=True, help="Why: the chain from a lease or decision back to the readings.")
@@ -26,7 +25,7 @@ explain = typer.Typer(no_args_is_help=True, help="Why: the chain from a lease or
 
 def register(app: typer.Typer) -> None:
     """Hang the operator's commands on the root."""
-    for command in (init, check, serve, invite, nodes, pardon, status, ledger):
+    for command in (init, check, serve, nodes, pardon, status, ledger):
         app.command()(command)
     app.command("pause")(pause)
     app.command("resume")(resume)
@@ -110,21 +109,6 @@ def upgrade(site: SiteOption = None) -> None:
     out.print("the schema is up to date")
 
 
-def invite(
-    zone: Annotated[str, typer.Option(help="Default: the daemon's only zone.")] = "",
-    valid_for: Annotated[str, typer.Option("--for", help="How long the code may be used, such as 24h.")] = "24h",
-    site: SiteOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-) -> None:
-    """Make a one-time code that lets one node join."""
-    with daemon_at(site, url, token) as daemon:
-        seconds = duration(valid_for).total_seconds()
-        made = daemon.post("/v1/invites", {"zone": zone or only_zone(daemon), "for_s": seconds})
-        out.print(f"code [bold]{made['code']}[/bold], good for one node until {_when(made['expires_at'])}; on that machine run:")
-        out.print(f"  gridsched node join {daemon.url} --code {made['code']}", soft_wrap=True)
-
-
 def only_zone(daemon: Operator) -> str:
     """The zone that goes without saying; raises where there are several."""
     zones = [zone["zone"] for zone in daemon.get("/v1/status")["zones"]]
@@ -154,7 +138,7 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
     out.print(table if rows else "no node has joined yet; make a code with: gridsched invite")
     for row in rows:
         if row.get("quarantined_at"):
-            why = f"quarantined since {_when(row['quarantined_at'])}: {row['quarantine_reason']}"
+            why = f"quarantined since {when(row['quarantined_at'])}: {row['quarantine_reason']}"
             out.print(f"{row['node_id']} is {why}; let it work again with: gridsched pardon {row['node_id']}", soft_wrap=True)
 
 
@@ -232,13 +216,13 @@ def explain_lease(lease_id: str, site: SiteOption = None, url: UrlOption = None,
     name, node, watts = lease["lease_id"], lease["node_id"], lease["power_w"]
     working, idle = kwh(lease["energy_j"]) * 1000, kwh(lease["idle_j"]) * 1000
     out.print(f"[bold]{name}[/bold] let [bold]{node}[/bold] draw up to {watts:.0f} W for unit {lease['unit_id']}")
-    out.print(f"  offered {_when(lease['offered_at'])}; now {lease['state']} because {_words(lease['reason'])}, at step {lease['step']}")
+    out.print(f"  offered {when(lease['offered_at'])}; now {lease['state']} because {_words(lease['reason'])}, at step {lease['step']}")
     out.print(f"  {working:.2f} Wh while working, {idle:.2f} Wh idle, cost {lease['cost_micro'] / MICRO:.6f} EUR")
     for fact in story.get("facts", []):
-        out.print(f"  {_when(fact['at'])}  {_words(fact['kind'])}{': ' + _words(fact['reason']) if fact.get('reason') else ''}")
+        out.print(f"  {when(fact['at'])}  {_words(fact['kind'])}{': ' + _words(fact['reason']) if fact.get('reason') else ''}")
     for move in story.get("transfers", []):
         euros = move["amount_micro"] / MICRO
-        out.print(f"  {_when(move['at'])}  {move['kind']} {euros:.6f} EUR  {move['debit']} -> {move['credit']}")
+        out.print(f"  {when(move['at'])}  {move['kind']} {euros:.6f} EUR  {move['debit']} -> {move['credit']}")
     if story.get("decision"):
         tell_decision(story["decision"])
 
@@ -255,10 +239,10 @@ def tell_decision(decision: dict[str, Any]) -> None:
     name, watts = decision["decision_id"], decision["target_w"]
     out.print(f"decision [bold]{name}[/bold]: {watts:.0f} W ({decision['tier']}) because {_words(decision['reason'])}")
     out.print(f"  {decision['detail']}")
-    out.print(f"  policy {decision['policy']} ({decision['policy_digest'][:12]}), at {_when(decision['decided_at'])}")
+    out.print(f"  policy {decision['policy']} ({decision['policy_digest'][:12]}), at {when(decision['decided_at'])}")
     for seen in decision["inputs"]:
         reading = seen.get("reading") or {}
-        slot = f", slot {_when(reading['start'])} to {_when(reading['end'])}, known {_when(reading['known_at'])}" if reading else ""
+        slot = f", slot {when(reading['start'])} to {when(reading['end'])}, known {when(reading['known_at'])}" if reading else ""
         out.print(f"  saw {seen['signal']} = {seen['value']:g} from {seen['source']}, {seen['age_s']:.0f} s old{slot}")
 
 
@@ -266,7 +250,8 @@ def _folder(site: Path | None) -> Path:
     return site or config.client().site or Path()
 
 
-def _when(text: str) -> str:
+def when(text: str) -> str:
+    """A moment in ISO 8601, as people read it."""
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
 
 
