@@ -1,0 +1,93 @@
+"""Calls single kernels of the built module, over arrays that are copied into its memory and back."""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wasmtime
+
+from gridsched.train.plan.kernels import HEAP, KERNELS
+
+__all__ = ["Host"]
+
+_PAGE_BYTES = 1 << 16
+_ALIGNMENT_BYTES = 16
+_UNTOUCHED = 0xA5
+"""What the bytes between arrays hold; a kernel that writes there is caught."""
+
+Argument = np.ndarray[Any, np.dtype[Any]] | int | float | None
+
+
+@dataclass
+class Host:
+    """One instance of the module. A plan's code lies at ``HEAP``, the arrays of a call behind it."""
+
+    store: wasmtime.Store
+    memory: wasmtime.Memory
+    function: wasmtime.Func
+
+    @classmethod
+    def of(cls, module: bytes) -> "Host":
+        """An instance of ``module``, with nothing imported."""
+        engine = wasmtime.Engine()
+        store = wasmtime.Store(engine)
+        exports = wasmtime.Instance(store, wasmtime.Module(engine, module), []).exports(store)
+        memory, function = exports["memory"], exports["run"]
+        assert isinstance(memory, wasmtime.Memory)
+        assert isinstance(function, wasmtime.Func)
+        return cls(store=store, memory=memory, function=function)
+
+    def run(self, words: list[int], *, count: int | None = None) -> int:
+        """What ``run`` says to this code, ``count`` words of it."""
+        code = struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words))
+        self._reach(HEAP + len(code))
+        self.memory.write(self.store, code, HEAP)
+        answer = self.function(self.store, HEAP, len(words) if count is None else count)
+        assert isinstance(answer, int)
+        return answer
+
+    def call(self, kernel: str, *arguments: Argument, shift_bytes: int = 0) -> None:
+        """Call a kernel; its arrays are changed in place. ``shift_bytes`` moves them off their alignment.
+
+        An array given twice lies in memory once. None is the address 0.
+        """
+        row = KERNELS[kernel]
+        assert len(arguments) == len(row.arguments), f"{kernel} takes {[name for _, name in row.arguments]}"
+        arrays = list({id(one): one for one in arguments if isinstance(one, np.ndarray)}.values())
+        places, end = self._places(arrays, HEAP + 4096 + shift_bytes)
+        self._reach(end + _ALIGNMENT_BYTES)
+        for array, place in zip(arrays, places, strict=True):
+            self.memory.write(self.store, array.tobytes() + bytes([_UNTOUCHED]) * _ALIGNMENT_BYTES, place)
+        address = {id(array): place for array, place in zip(arrays, places, strict=True)}
+        words = [self._word(letter, one, address) for (letter, _), one in zip(row.arguments, arguments, strict=True)]
+        assert self.run([row.number, *words]) == 0
+        for array, place in zip(arrays, places, strict=True):
+            found = bytes(self.memory.read(self.store, place, place + array.nbytes + _ALIGNMENT_BYTES))
+            array[...] = np.frombuffer(found[: array.nbytes], array.dtype).reshape(array.shape)
+            assert set(found[array.nbytes :]) == {_UNTOUCHED}, f"{kernel} wrote behind an array"
+
+    def _reach(self, end: int) -> None:
+        missing = end - self.memory.data_len(self.store)
+        if missing > 0:
+            self.memory.grow(self.store, -(-missing // _PAGE_BYTES))
+
+    @staticmethod
+    def _places(arrays: list[np.ndarray[Any, np.dtype[Any]]], begin: int) -> tuple[list[int], int]:
+        places, end = [], begin
+        for array in arrays:
+            assert array.flags["C_CONTIGUOUS"]
+            places.append(end)
+            end += -(-(array.nbytes + _ALIGNMENT_BYTES) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        return places, end
+
+    @staticmethod
+    def _word(letter: str, argument: Argument, address: dict[int, int]) -> int:
+        if letter == "f":
+            assert isinstance(argument, (int, float))
+            return int(np.float32(argument).view(np.uint32))
+        if isinstance(argument, np.ndarray) or argument is None:
+            assert letter == "p"
+            return 0 if argument is None else address[id(argument)]
+        assert letter == "i"
+        return int(argument)
