@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["HEAP", "KERNELS", "Kernel"]
+__all__ = ["HEAP", "KERNELS", "Kernel", "conv2d_scratch_bytes"]
 
 HEAP = 1 << 21
 """The first byte of memory that a plan may use; the module's own data and stack lie below."""
@@ -88,7 +88,7 @@ _TABLE = """
     gather                 p x, p index_i64, p y, i outer, i rows, i n, i inner
     gather_add             p dy, p index_i64, p dx, i outer, i rows, i n, i inner
     one_hot                p index_i64, p y_i64, i n, i classes
-"""
+"""  # noqa: E501 - a row is a line
 
 
 def _read(table: str) -> Mapping[str, Kernel]:
@@ -106,3 +106,13 @@ def _expand(letter: str, name: str) -> list[tuple[str, str]]:
 
 KERNELS: Mapping[str, Kernel] = _read(_TABLE)
 """By name."""
+
+
+def conv2d_scratch_bytes(*, c: int, h: int, w: int, o: int, kh: int, kw: int, oh: int, ow: int, groups: int) -> int:
+    """What ``scratch`` must hold for ``conv2d`` and both its gradients, whatever the number of samples.
+
+    One unfolded group of a sample; or, for 3x3 windows, transformed tiles of a sample and the transformed weights.
+    """
+    unfolded = (c // groups) * kh * kw * oh * ow
+    tiles = 16 * (-(-max(h, oh) // 2)) * (-(-max(w, ow) // 2)) * (c + o) + 3 * 16 * c * o if (kh, kw) == (3, 3) else 0
+    return 4 * max(unfolded, tiles) + 1024
