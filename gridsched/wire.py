@@ -14,6 +14,7 @@ POST    /v1/node/consent               `ConsentChoice`             `Orders`
 POST    /v1/node/hand-over             `HandOver`                  `Orders`
 POST    /v1/node/update                `UpdateNotice`              `Orders`
 GET     /v1/node/statement             -                           `Statement`
+GET     /v1/node/offer                 -                           `Offer`
 GET     /v1/blobs/{digest}             - (Range allowed)           bytes
 HEAD    /v1/blobs/{digest}             -                           Content-Length; 404; Upload-Offset of a part
 PUT     /v1/blobs/{digest}             bytes (Content-Range)       204, or 202 with Upload-Offset
@@ -42,6 +43,8 @@ __all__ = [
     "Joined",
     "LeaseReport",
     "MeterReport",
+    "Offer",
+    "OfferedJob",
     "Order",
     "Orders",
     "Problem",
@@ -236,6 +239,29 @@ class Statement(_Message, frozen=True):
     pending_micro: int
     energy_j: float
     lines: list[StatementLine]
+
+
+class OfferedJob(_Message, frozen=True):
+    """A job that a node may be asked to train; ``accuracy`` is that of its newest evaluated version."""
+
+    job_id: str
+    name: str
+    dataset: str
+    attribution: str
+    epoch: int
+    epochs: int
+    accuracy: float | None
+
+
+class Offer(_Message, frozen=True):
+    """What a node's zone offers now: ``target_w`` may be drawn because of ``reason`` (the policy's own word), for these jobs."""
+
+    zone: str
+    target_w: float
+    reason: str
+    reward_micro_per_kwh: int
+    reward_micro_per_unit: int
+    jobs: list[OfferedJob]
 
 
 class Problem(_Message, frozen=True):

@@ -15,12 +15,15 @@ from gridsched.core.errors import GridschedError
 from gridsched.core.settings import Web
 from gridsched.web.answers import Answers
 from gridsched.web.blob_api import BlobApi
+from gridsched.web.board import Board
 from gridsched.web.channel import Hub
+from gridsched.web.console_api import ConsoleApi
 from gridsched.web.doors import Doors
 from gridsched.web.gate import Gate
 from gridsched.web.job_api import JobApi
 from gridsched.web.messages import Gone, problem
 from gridsched.web.node_api import NodeApi, SyncDoor
+from gridsched.web.offer_api import OfferApi
 from gridsched.web.operator_api import OperatorApi
 from gridsched.web.pages import page_routes
 from gridsched.web.reception import Reception
@@ -41,9 +44,12 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
     routes = [
         *NodeApi(doors, gate, answers).routes(),
         *BlobApi(doors, gate).routes(),
+        *OfferApi(doors, gate).routes(),
         *hub.routes(gate),
         *OperatorApi(reception, hub).routes(),
         *JobApi(reception).routes(),
+        *ConsoleApi(reception).routes(),
+        *Board(doors, hub).routes(gate),
         *page_routes(),
     ]
     return _Roof(SyncDoor(doors, gate, answers), Router(routes, redirect_slashes=False))
