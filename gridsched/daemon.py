@@ -14,13 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import Role, secret_hash
-from gridsched.core.errors import Busy, ConfigError, GridschedError
+from gridsched.core.errors import Busy, GridschedError
 from gridsched.core.facts import (
     HELD,
     AgentReplaced,
@@ -47,7 +46,7 @@ from gridsched.flow.rules import Rules
 from gridsched.merging import Merger
 from gridsched.metrics import Metrics
 from gridsched.planning import Planner
-from gridsched.plugins import load_policy
+from gridsched.policy_book import PolicyBook
 from gridsched.ports import Clock, Reply, Tx
 from gridsched.screening import Screen
 from gridsched.sites import audit_secret
@@ -94,7 +93,7 @@ class Daemon:
         self.planner = Planner(
             store=self.store, writer=self.writer, clock=self.clock, margin=2 * settings.control.every + self.rules.sync_every
         )
-        self.policies = _PolicyBook(settings)
+        self.policies = PolicyBook(settings)
         self._ends: dict[str, _End] = {}
         self._to_plan: set[str] = set()
         self.sources = open_sources(settings.adapters, site=settings.folder)
@@ -112,6 +111,7 @@ class Daemon:
             registry=self.metrics.registry,
             check_update=self.merger.check,
             policies=self.policies.by_zone,
+            policy_files=self.policies,
         )
         self.channel = Hub(store=self.store, writer=self.writer, clock=self.clock, rules=self.rules)
         self.app = build(self._doors, self.channel)
@@ -316,33 +316,6 @@ def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules, connected: 
     signals = {kind.value: state.value for kind, state in view.states.items() if state.fresh}
     facts = [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)]
     return Reply(_End(decide.next_edge(tx, policy, view) if decided.value.target_w > 0 else None, lead), facts)
-
-
-class _PolicyBook:
-    """The zones' policies; an edited file counts from the next tick on, a broken edit is reported and the last good one kept."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._files = {zone.name: zone.policy for zone in settings.zones}
-        self._seen = {zone: path.stat().st_mtime_ns for zone, path in self._files.items() if path.is_file()}
-        self.by_zone: dict[str, Policy] = {zone: _policy_of(zone, path) for zone, path in self._files.items()}
-
-    def current(self, zone: str) -> Policy:
-        path = self._files[zone]
-        try:
-            changed = path.stat().st_mtime_ns if path.exists() else 0
-            if changed != self._seen.get(zone):
-                self._seen[zone] = changed
-                self.by_zone[zone] = _policy_of(zone, path)
-        except (OSError, GridschedError) as error:
-            _log.error("policy of %s not reloaded, the last good one stays: %s", zone, error, extra={"action": "policy_kept", "zone": zone})
-        return self.by_zone[zone]
-
-
-def _policy_of(zone: str, path: Path) -> Policy:
-    policy = load_policy(path)
-    if policy.zone != zone:
-        raise ConfigError(f"{path} is a policy for zone {policy.zone!r}, but gridsched.toml gives it to {zone!r}; make the two agree")
-    return policy
 
 
 def open_clock(settings: Settings) -> Clock:

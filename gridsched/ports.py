@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from gridsched.core.facts import Fact
+from gridsched.core.rule import Policy
 from gridsched.core.signal import Reading, SignalKind
 
-__all__ = ["Blobs", "Channel", "Clock", "Meter", "Register", "Reply", "Store", "Tx", "Writer"]
+__all__ = ["Blobs", "Channel", "Clock", "Meter", "PolicyFiles", "Register", "Reply", "Store", "Tx", "Writer"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -204,4 +205,27 @@ class Channel(Protocol):
 
     def present(self) -> set[str]:
         """The nodes that are connected now."""
+        ...
+
+
+class PolicyFiles(Protocol):
+    """The files that hold the zones' policies. A zone is one of the daemon's."""
+
+    def name(self, zone: str) -> str:
+        """The policy's name, which is its file's."""
+        ...
+
+    def text(self, zone: str) -> str:
+        """The file as it is now; raises `PolicyError` where it cannot be read."""
+        ...
+
+    def parse(self, zone: str, text: str) -> Policy:
+        """The policy in ``text``, which must rule ``zone``; raises `InvalidInput` with every problem."""
+        ...
+
+    def save(self, zone: str, text: str, *, replaces: str) -> Path | None:
+        """Put ``text`` in the file's place and keep what was there: where, or None where nothing has changed.
+
+        ``replaces`` is the sha256 of the text that was edited; raises `Conflict` where the file has become another since.
+        """
         ...

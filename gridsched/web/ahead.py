@@ -16,7 +16,7 @@ from gridsched.flow import timing
 from gridsched.ports import Tx
 from gridsched.web.views import decision_story, plain
 
-__all__ = ["around", "forecast", "schedule"]
+__all__ = ["around", "decided", "forecast", "schedule"]
 
 Json = dict[str, Any]
 
@@ -90,6 +90,13 @@ def around(tx: Tx, policy: Policy, at: datetime | None, now: datetime) -> Json:
             for kind in kinds
         },
     }
+
+
+def decided(tx: Tx, zone: str, start: datetime, end: datetime) -> list[Json]:
+    """The zone's decisions from ``start`` to ``end`` that differ from the one before; first the one that held at ``start``."""
+    rows = [decision for decision in _back_to(tx, zone, start) if decision.decided_at <= end]
+    held = [decision for decision in rows if decision.decided_at <= start]
+    return _edges([*held[-1:], *(decision for decision in rows if decision.decided_at > start)])
 
 
 def _back_to(tx: Tx, zone: str, moment: datetime) -> list[Decision]:

@@ -14,7 +14,7 @@ from gridsched.core.units import utc
 from gridsched.core.work import WorkUnit
 from gridsched.flow.collect import Checked
 from gridsched.flow.rules import Rules
-from gridsched.ports import Blobs, Clock, Store, Writer
+from gridsched.ports import Blobs, Clock, PolicyFiles, Store, Writer
 
 __all__ = ["Doors", "moment"]
 
@@ -23,7 +23,8 @@ __all__ = ["Doors", "moment"]
 class Doors:
     """``check_update`` reads a stored update (slow, runs in ``executor``) and says whether it may be merged into its unit's round.
 
-    ``registry`` is what ``/metrics`` shows; ``policies`` by zone; ``executor`` must take blocking work from several requests at once.
+    ``registry`` is what ``/metrics`` shows; ``policies`` by zone, ``policy_files`` where they come from; ``executor`` must take blocking
+    work from several requests at once.
     """
 
     store: Store
@@ -36,6 +37,7 @@ class Doors:
     registry: CollectorRegistry
     check_update: Callable[[WorkUnit, str], Checked]
     policies: Mapping[str, Policy]
+    policy_files: PolicyFiles
 
 
 def moment(text: str, *, name: str) -> datetime:
