@@ -51,11 +51,17 @@ export interface UnitSpec {
     readonly local: string;
 }
 
+/**
+ * `train` is a whole step. Of a step in micro-batches, `accumulate` adds up one micro-batch's gradients and `apply` is what the optimizer
+ * then does. `evaluate` is one batch, and changes nothing.
+ */
+export type PlanKind = "train" | "accumulate" | "apply" | "evaluate";
+
 /** Which plan is wanted. The server's door is `GET /v1/node/plan/{program}?kind=&batch=&inner=`. */
 export interface PlanRequest {
     /** Digest of the program. */
     readonly program: string;
-    readonly kind: UnitKind;
+    readonly kind: PlanKind;
     /** Samples in the batch. */
     readonly batch: number;
     readonly inner: InnerOptimizer;
