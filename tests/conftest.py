@@ -1,6 +1,6 @@
 """What every test shares: one torch thread, one Hypothesis profile, and honest skips.
 
-A test that needs a service or a data set carries its marker (``postgres``, ``browser``, ``mosquitto``, ``prometheus``,
+A test that needs a service or a data set carries its marker (``postgres``, ``browser``, ``node``, ``mosquitto``, ``prometheus``,
 ``fashion_mnist``). Where that is missing the test skips and says what to install; with ``CI=true`` it fails instead, so that
 nothing is left out unnoticed.
 """
@@ -32,7 +32,14 @@ def _missing_postgres() -> str | None:
 
 
 def _missing_chromium() -> str | None:
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright: pip install -e '.[test]'"
     return None if shutil.which("chromium") else "Chromium: apt-get install --no-install-recommends chromium"
+
+
+def _missing_node() -> str | None:
+    found = shutil.which("node") and (REPOSITORY / "browser" / "node_modules" / ".bin" / "esbuild").exists()
+    return None if found else "Node.js and what the pages are built with: apt-get install --no-install-recommends nodejs npm; make pages"
 
 
 def _missing_mosquitto() -> str | None:
@@ -53,6 +60,7 @@ def _missing_fashion_mnist() -> str | None:
 SERVICES = {
     "postgres": _missing_postgres,
     "browser": _missing_chromium,
+    "node": _missing_node,
     "mosquitto": _missing_mosquitto,
     "prometheus": _missing_prometheus,
     "fashion_mnist": _missing_fashion_mnist,
