@@ -48,6 +48,8 @@ _LATER: Mapping[str, Mapping[str, object]] = {
     "method.outer": {"beta1": 0.9, "beta2": 0.99, "eps": 1e-3},
 }
 """What came after the first release, and the value that means what was before."""
+_FIRST_RUNTIME = "torch"
+"""What every job's runtime was when ids began to follow from it."""
 Put = Callable[[bytes], str]
 
 
@@ -204,7 +206,7 @@ def _store_dataset(fields: Mapping[str, Array], name: str, attribution: str, put
 
 def _id_of(spec: JobSpec) -> str:
     """From what decides the bits alone; what came after the first release counts where it is set, so that ids stay what they were."""
-    content = _without_defaults(msgspec.to_builtins(spec.without_wishes))
+    content = _without_defaults(msgspec.to_builtins(spec.without_wishes)) | {"runtime": _FIRST_RUNTIME}
     digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()
     return f"{spec.name[:50]}-{digest[:6]}"
 

@@ -9,7 +9,10 @@ from enum import StrEnum
 from gridsched.core.errors import InvalidInput
 from gridsched.core.method import Method
 
-__all__ = ["Dataset", "Job", "JobSpec", "JobState", "is_digest", "is_name"]
+__all__ = ["WASM", "Dataset", "Job", "JobSpec", "JobState", "is_digest", "is_name"]
+
+WASM = "wasm-"
+"""How the hardware classes of the second runtime begin; what follows names its kernels, and the device is all one."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -27,7 +30,7 @@ def is_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """All that decides a job's final bits, plus who may run it and its owner's *wishes*, which decide when and change no bit.
+    """All that decides a job's final bits, plus its owner's *wishes*, which decide when and where and change no bit of a hardware class.
 
     ``program``, ``dataset``, ``test_dataset`` and ``initial`` are blob digests (``dataset`` names a manifest);
     ``samples`` and ``test_samples`` are counts; ``memory_bytes`` is what a node needs for one unit beyond the runtime's own.
@@ -38,8 +41,10 @@ class JobSpec:
     Members of an ensemble are jobs of the same ``ensemble``, told apart by ``member``; with ``bag`` 0 or more one draws its samples
     with replacement (Breiman 1996, "Bagging predictors").
 
-    The wishes: jobs of a higher ``priority`` go first. With a ``deadline`` a job may draw outside surplus where ``top_up`` says so,
-    the price is at most ``top_up_below_eur_mwh`` (None: any) and the operator's policy allows it; without one it takes surplus only.
+    The wishes: only nodes whose hardware class begins with ``runtime`` get units ("": any that covers the program; ``wasm``: the same
+    bits on every device). Jobs of a higher ``priority`` go first. With a ``deadline`` a job may draw outside surplus where ``top_up``
+    says so, the price is at most ``top_up_below_eur_mwh`` (None: any) and the operator's policy allows it; without one it takes
+    surplus only.
     """
 
     job_id: str
@@ -53,7 +58,7 @@ class JobSpec:
     seed: int
     method: Method
     zone: str
-    runtime: str = "torch"
+    runtime: str = ""
     memory_bytes: int = 0
     priority: int = 0
     deadline: datetime | None = None
@@ -108,7 +113,7 @@ class JobSpec:
     @property
     def without_wishes(self) -> "JobSpec":
         """What decides the bits, and no more: equal ones are the same training, whenever and wherever it is to be done."""
-        return replace(self, priority=0, deadline=None, top_up=True, top_up_below_eur_mwh=None, memory_bytes=0)
+        return replace(self, runtime="", priority=0, deadline=None, top_up=True, top_up_below_eur_mwh=None, memory_bytes=0)
 
 
 class JobState(StrEnum):
@@ -122,18 +127,26 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A submitted job. ``version`` counts merged rounds; 0 is ``spec.initial``."""
+    """A submitted job. ``version`` counts merged rounds; 0 is ``spec.initial``.
+
+    ``wasm_lacks`` says what the wasm runtime lacks for it, as found when it was submitted; "" where it covers the job.
+    """
 
     spec: JobSpec
     state: JobState
     submitted_at: datetime
     version: int = 0
     reason: str = ""
+    wasm_lacks: str = ""
 
     @property
     def job_id(self) -> str:
         """The spec's id."""
         return self.spec.job_id
+
+    def runs_on(self, runtime: str) -> bool:
+        """Whether a hardware class may train this job: it is one its owner allows, and it covers the program."""
+        return runtime.startswith(self.spec.runtime) and not (self.wasm_lacks and runtime.startswith(WASM))
 
     @property
     def rank(self) -> tuple[int, bool, datetime, datetime, str]:

@@ -91,9 +91,9 @@ def add_dataset(tx: Tx, now: datetime, dataset: Dataset) -> list[Fact]:
     return []
 
 
-def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
+def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int, wasm_lacks: str = "") -> list[Fact]:
     """Take a job in; see `advance.submit`."""
-    return advance.submit(tx, now, spec, initial_bytes=initial_bytes)
+    return advance.submit(tx, now, spec, initial_bytes=initial_bytes, wasm_lacks=wasm_lacks)
 
 
 def cancel(tx: Tx, now: datetime, job_id: str) -> list[Fact]:

@@ -45,14 +45,14 @@ __all__ = [
 _WAITING = (UnitState.OPEN, UnitState.LEASED)
 
 
-def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[Fact]:
+def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int, wasm_lacks: str = "") -> list[Fact]:
     """Take a job in and open its first round. The same spec again changes nothing, unless its owner's wishes have changed.
 
     Another specification under its id raises `Conflict`.
     """
     known = tx.get(Job, spec.job_id)
     if known is not None:
-        return _wish(tx, now, known, spec)
+        return _wish(tx, now, known, spec, wasm_lacks)
     _demand_time(now, spec)
     first = Version(
         job_id=spec.job_id,
@@ -65,18 +65,18 @@ def submit(tx: Tx, now: datetime, spec: JobSpec, *, initial_bytes: int) -> list[
         size_bytes=initial_bytes,
         made_at=now,
     )
-    tx.insert(Job(spec=spec, state=JobState.RUNNING, submitted_at=now), first)
+    tx.insert(Job(spec=spec, state=JobState.RUNNING, submitted_at=now, wasm_lacks=wasm_lacks), first)
     return [JobSubmitted(at=now, job_id=spec.job_id, name=spec.name), *_open(tx, now, spec, number=0, base=spec.initial, epoch=0)]
 
 
-def _wish(tx: Tx, now: datetime, job: Job, spec: JobSpec) -> list[Fact]:
-    """The job goes on with its owner's new wishes."""
+def _wish(tx: Tx, now: datetime, job: Job, spec: JobSpec, wasm_lacks: str) -> list[Fact]:
+    """The job goes on with its owner's new wishes; a newer release may cover more of it."""
     if job.spec.without_wishes != spec.without_wishes:
         raise Conflict(f"job {job.job_id} exists with another specification; submit under a new id")
-    if job.spec == spec:
+    if (job.spec, job.wasm_lacks) == (spec, wasm_lacks):
         return []
     _demand_time(now, spec)
-    tx.put(replace(job, spec=spec))
+    tx.put(replace(job, spec=spec, wasm_lacks=wasm_lacks))
     return [WishesChanged(at=now, job_id=job.job_id, priority=spec.priority, deadline=spec.deadline, top_up=spec.top_up)]
 
 

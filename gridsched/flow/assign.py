@@ -148,7 +148,7 @@ def _seats(tx: Tx, now: datetime, decision: Decision, policy: Policy, jobs: Sequ
 
 def _fit(tx: Tx, seats: Sequence[_Seat], work: Sequence[WorkUnit]) -> list[_Seat]:
     """Seats that may work and can: a node that can run none of the open units must not take the room of one that can."""
-    kinds = {(unit.spec.job_id, unit.only_node): tx.must(Job, unit.spec.job_id).spec for unit in work}
+    kinds = {(unit.spec.job_id, unit.only_node): tx.must(Job, unit.spec.job_id) for unit in work}
 
     def can(node: Node) -> bool:
         return any(only in ("", node.node_id) and timing.can_run(node, job) for (_, only), job in kinds.items())
@@ -312,7 +312,7 @@ def _unit_for(tx: Tx, node: Node, work: Sequence[WorkUnit]) -> WorkUnit | None:
     One that it could not do comes last, so that another node gets it.
     """
     allowed = [unit for unit in work if unit.only_node in ("", node.node_id)]
-    able = [unit for unit in allowed if timing.can_run(node, tx.must(Job, unit.spec.job_id).spec)]
+    able = [unit for unit in allowed if timing.can_run(node, tx.must(Job, unit.spec.job_id))]
     failed: list[WorkUnit] = []
     for unit in able:
         last = tx.get(Lease, f"{unit.unit_id}.l{unit.leases}") if unit.leases else None

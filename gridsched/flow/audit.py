@@ -184,15 +184,15 @@ def _hand_on(tx: Tx, now: datetime, audit: WorkUnit, unit: WorkUnit, able: Seque
 def _able(tx: Tx, now: datetime, unit: WorkUnit, *, but: str = "") -> list[str]:
     """The nodes that could do ``unit`` again now: there, willing, of good standing, and not asked yet, unless by the audit ``but``."""
     lease = tx.must(Lease, unit.accepted_lease)
-    job = tx.must(Job, unit.spec.job_id).spec
-    nodes = {node.node_id: node for node in tx.find(Node, zone=job.zone, revoked_at=None, quarantined_at=None)}
+    job = tx.must(Job, unit.spec.job_id)
+    nodes = {node.node_id: node for node in tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)}
     audits = [audit for audit in audits_of(tx, unit.unit_id) if audit.unit_id != but and not _was_set_aside(audit)]
     asked = _workers(tx, unit, lease) | {audit.only_node for audit in audits}
     there = tuple(name for name, node in nodes.items() if name not in asked and timing.can_run(node, job))
     free = tuple(p.node_id for p in tx.find(Presence, node_id=there) if p.present and p.cut_at is None and p.device is DeviceState.FREE)
-    zone = tx.get(ZoneState, job.zone) or ZoneState(zone=job.zone)
+    zone = tx.get(ZoneState, job.spec.zone) or ZoneState(zone=job.spec.zone)
     willing = [c.node_id for c in tx.find(Consent, node_id=free) if not c.refuses(reward_micro_per_kwh=zone.reward_micro_per_kwh, now=now)]
-    like = _runtime(tx, lease.node_id)
+    like = _class(tx, unit)
     same = [name for name in willing if nodes[name].runtime == like]
     short = unit.spec.kind is UnitKind.TRAIN and unit.spec.steps <= LONGEST_ACROSS
     return same or (willing if short else [])
@@ -369,10 +369,12 @@ def _presence(tx: Tx, node_id: str) -> Presence:
     return tx.get(Presence, node_id) or Presence(node_id=node_id)
 
 
-def _runtime(tx: Tx, node_id: str) -> str:
-    node = tx.get(Node, node_id)
-    return node.runtime if node is not None else ""
+def _class(tx: Tx, unit: WorkUnit) -> str:
+    """The hardware class that did an accepted unit; "" where nodes of several have: then no class gives the same bits."""
+    workers = [tx.get(Node, name) for name in _workers(tx, unit, tx.must(Lease, unit.accepted_lease))]
+    classes = {node.runtime for node in workers if node is not None}
+    return classes.pop() if len(classes) == 1 else ""
 
 
 def _one_class(tx: Tx, one: WorkUnit, other: WorkUnit) -> bool:
-    return _runtime(tx, _by(tx, one)) == _runtime(tx, _by(tx, other))
+    return _class(tx, one) == _class(tx, other) != ""

@@ -103,7 +103,7 @@ class Copies:
         found = []
         for held in (*self._doubted, *self._slow):
             job = self._jobs[held.unit.spec.job_id]
-            if self._left[job.job_id] and held.lease.node_id != node.node_id and timing.can_run(node, job.spec):
+            if self._left[job.job_id] and held.lease.node_id != node.node_id and timing.can_run(node, job):
                 why = cause(held, presence, self._now, pace=self._pace)
                 found += [(held, why)] if why is not None else []
         return rank(found, node.runtime, self._now, pace=self._pace)

@@ -39,7 +39,7 @@ _REMEDY = "lower the learning rate, look at these samples, or submit with not_fi
 def _others(tx: Tx, job: Job, unit: WorkUnit, tried: list[str]) -> bool:
     """Whether a node that is there and has not tried the unit could."""
     nodes = tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)
-    able = [n.node_id for n in nodes if unit.only_node in ("", n.node_id) and n.node_id not in tried and timing.can_run(n, job.spec)]
+    able = [n.node_id for n in nodes if unit.only_node in ("", n.node_id) and n.node_id not in tried and timing.can_run(n, job)]
     return any(presence.present for presence in tx.find(Presence, node_id=tuple(able)))
 
 

@@ -1,17 +1,18 @@
 """What is seen of a zone: each node's state in one word, and all of them in one fact."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from gridsched.core.consent import Consent
 from gridsched.core.facts import ZoneObserved
 from gridsched.core.fleet import DeviceState, Node, NodeReason, Presence
+from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.policy import Decision
 from gridsched.ports import Tx
 
-__all__ = ["observe", "reason_of"]
+__all__ = ["misfit", "observe", "reason_of"]
 
 
 def observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, float]) -> ZoneObserved:
@@ -21,6 +22,7 @@ def observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, flo
     presences = {p.node_id: p for p in tx.find(Presence, node_id=ids)}
     consents = {c.node_id: c for c in tx.find(Consent, node_id=ids)}
     leases = {lease.node_id: lease for lease in tx.find(Lease, zone=decision.zone, state=LIVE)}
+    jobs = [job for job in tx.find(Job, state=JobState.RUNNING) if job.spec.zone == decision.zone]
     reasons = Counter(
         reason_of(
             node,
@@ -30,6 +32,7 @@ def observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, flo
             target_w=decision.target_w,
             reward=decision.reward_micro_per_kwh,
             now=now,
+            jobs=jobs,
         ).value
         for node in nodes
     )
@@ -55,8 +58,9 @@ def reason_of(
     target_w: float | None,
     reward: int,
     now: datetime,
+    jobs: Sequence[Job] = (),
 ) -> NodeReason:
-    """Why a node works or does not, in one word. ``target_w`` None: not known."""
+    """Why a node works or does not, in one word. ``target_w`` None: not known; ``jobs`` are its zone's running ones."""
     if node.quarantined_at is not None:
         return NodeReason.QUARANTINED
     if presence is None or not presence.present:
@@ -69,5 +73,13 @@ def reason_of(
     if presence.device is not DeviceState.FREE:
         return NodeReason.DEVICE
     if lease is None:
-        return NodeReason.NO_SURPLUS if target_w is not None and target_w <= 0 else NodeReason.AVAILABLE
+        return NodeReason.NO_SURPLUS if target_w is not None and target_w <= 0 else misfit(node, jobs) or NodeReason.AVAILABLE
     return {LeaseState.OFFERED: NodeReason.STARTING, LeaseState.ACTIVE: NodeReason.WORKING}.get(lease.state, NodeReason.PAUSED)
+
+
+def misfit(node: Node, jobs: Sequence[Job]) -> NodeReason | None:
+    """Why a node can do none of ``jobs``: no runtime of its class covers one, or it lacks memory. None where it can, or there is none."""
+    covered = [job for job in jobs if job.runs_on(node.runtime)]
+    if not jobs or any(job.spec.memory_bytes <= node.memory_bytes for job in covered):
+        return None
+    return NodeReason.MEMORY if covered else NodeReason.RUNTIME

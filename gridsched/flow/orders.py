@@ -6,6 +6,7 @@ from datetime import datetime
 
 from gridsched.core.consent import Consent, opted_out
 from gridsched.core.fleet import Node, Presence
+from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.ledger import Account, node_account
 from gridsched.core.round import CHAIN, Version, way
@@ -18,6 +19,9 @@ from gridsched.ports import Tx
 from gridsched.wire import ConsentView, Order, Orders
 
 __all__ = ["Desk", "desired", "open_desk", "orders_for"]
+
+_FEW_JOBS = 20
+"""Among more running jobs than so many, some fits any node, or nobody looks: this is on the way of every call."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class Desk:
     zones: dict[str, ZoneState]
     accounts: dict[str, Account]
     ways: dict[str, list[tuple[str, str]]]
+    jobs: list[Job]
 
     def orders(self, node_id: str, now: datetime, rules: Rules, *, notice: str = "") -> Orders:
         """The node's orders as the rows on the desk stand now."""
@@ -40,7 +45,9 @@ class Desk:
         consent = self.consents.get(node_id) or opted_out(node_id, now)
         lease = self.leases.get(node_id)
         account = self.accounts.get(node_account(node_id))
-        reason = reason_of(node, self.presences.get(node_id), consent, lease, target_w=None, reward=zone.reward_micro_per_kwh, now=now)
+        jobs = [job for job in self.jobs if job.spec.zone == node.zone]
+        seen, reward = self.presences.get(node_id), zone.reward_micro_per_kwh
+        reason = reason_of(node, seen, consent, lease, target_w=None, reward=reward, now=now, jobs=jobs)
         left = consent.left(now)
         return Orders(
             node_id=node_id,
@@ -53,7 +60,7 @@ class Desk:
                 max_w=consent.max_w,
                 min_reward_micro_per_kwh=consent.min_reward_micro_per_kwh,
             ),
-            reward_micro_per_kwh=zone.reward_micro_per_kwh,
+            reward_micro_per_kwh=reward,
             reward_micro_per_unit=zone.reward_micro_per_unit,
             earned_micro=account.balance_micro if account else 0,
             order=self._order(lease, now) if lease is not None and lease.live else None,
@@ -84,6 +91,7 @@ def open_desk(tx: Tx, node_ids: Sequence[str]) -> Desk:
     leases = {lease.node_id: lease for lease in tx.find(Lease, node_id=ids, state=LIVE)}
     leased = tuple(lease.unit_id for lease in leases.values())
     units = {unit.unit_id: unit for unit in tx.find(WorkUnit, unit_id=leased)} if leased else {}
+    jobs = tx.find(Job, state=JobState.RUNNING, limit=_FEW_JOBS + 1) if len(leases) < len(nodes) else []
     return Desk(
         nodes=nodes,
         presences={p.node_id: p for p in tx.find(Presence, node_id=ids)},
@@ -92,6 +100,7 @@ def open_desk(tx: Tx, node_ids: Sequence[str]) -> Desk:
         units=units,
         zones={zone.zone: zone for zone in tx.find(ZoneState, zone=tuple({node.zone for node in nodes.values()}))},
         accounts={a.account_id: a for a in tx.find(Account, account_id=tuple(node_account(n) for n in ids))},
+        jobs=jobs if len(jobs) <= _FEW_JOBS else [],
         ways=_ways(tx, [units[lease.unit_id].spec for lease in leases.values() if lease.state is LeaseState.OFFERED]),
     )
 

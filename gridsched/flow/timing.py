@@ -69,9 +69,9 @@ def running(tx: Tx, zone: str) -> list[Job]:
     return sorted((job for job in tx.find(Job, state=JobState.RUNNING) if job.spec.zone == zone), key=lambda job: job.rank)
 
 
-def can_run(node: Node, job: JobSpec) -> bool:
-    """Whether a node has what a job needs."""
-    return job.memory_bytes <= node.memory_bytes and node.runtime.startswith(job.runtime)
+def can_run(node: Node, job: Job) -> bool:
+    """Whether a node has what a job needs: the memory, and a runtime that covers its program."""
+    return job.spec.memory_bytes <= node.memory_bytes and job.runs_on(node.runtime)
 
 
 # -- what a plan is made from
@@ -87,7 +87,7 @@ def cases(tx: Tx, now: datetime, policy: Policy, *, margin: timedelta) -> list[C
 def _case(tx: Tx, now: datetime, job: Job, policy: Policy, willing: Sequence[tuple[Node, float]], margin: timedelta) -> Case:
     own = own_policy(policy, job.spec)
     speeds = _speeds(tx, now, job.job_id)
-    hands = [Hand(node_id=n.node_id, power_w=watts, speed=speeds.get(n.node_id, 0.0)) for n, watts in willing if can_run(n, job.spec)]
+    hands = [Hand(node_id=n.node_id, power_w=watts, speed=speeds.get(n.node_id, 0.0)) for n, watts in willing if can_run(n, job)]
     if not any(hand.speed > 0 for hand in hands) and speeds:
         usual = sorted(speeds.values())[len(speeds) // 2]  # those that were measured are away: take the others to be like them
         hands = [replace(hand, speed=usual) for hand in hands]

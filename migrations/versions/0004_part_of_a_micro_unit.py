@@ -1,4 +1,7 @@
-"""What a node is owed below one micro-unit, so that short leases pay what a long one would; who paused a zone, and the audit log."""
+"""What a node is owed below one micro-unit; who paused a zone, and the audit log; what a runtime lacks for a job.
+
+Of jobs that are there already nothing need be said: they ask for the first runtime by its name.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +17,7 @@ depends_on = None
 
 def _added() -> dict[str, tuple[Column, ...]]:
     return {
+        "jobs": (Column("wasm_lacks", TEXT, nullable=False, server_default=""),),
         "leases": (Column("carried_micro", sa.Double(), nullable=False, server_default="0"),),
         "presences": (Column("owed_micro", sa.Double(), nullable=False, server_default="0"),),
         "zones": (

@@ -64,7 +64,7 @@ class House:
             self.do(partial(collect.choose, node_id=node_id, message=ConsentChoice(opted_in=True), rules=self.rules))
         return self.rows(Node, node_id=node_id)[0]
 
-    def job(self, job_id: str = "j", **changes: Any) -> JobSpec:
+    def job(self, job_id: str = "j", *, wasm_lacks: str = "", **changes: Any) -> JobSpec:
         values: dict[str, Any] = {
             "job_id": job_id,
             "name": job_id,
@@ -79,7 +79,7 @@ class House:
             "method": Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=2),
         }
         spec = JobSpec(**values | changes)
-        self.do(partial(admit.submit, spec=spec, initial_bytes=1))
+        self.do(partial(admit.submit, spec=spec, initial_bytes=1, wasm_lacks=wasm_lacks))
         return spec
 
     def surplus(self, watts: float, *, minutes: float = 15) -> None:

@@ -367,3 +367,29 @@ def test_a_unit_whose_answers_are_set_aside_is_counted_once_and_what_it_drew_is_
     finish(site, opened.node_id, "another")
     (epoch,) = site.rows(Epoch)
     assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (0.0, 900.0, 0)
+
+
+@pytest.mark.parametrize(("passes", "results"), [(1, ["match"]), (4, ["unauditable"])])
+def test_a_unit_begun_in_one_class_and_ended_in_another_is_held_to_no_bits_and_against_nobody(
+    site: House, passes: int, results: list[str]
+) -> None:
+    """Its bits are those of neither class: where it is short it is compared but for rounding, else nobody can say."""
+    for name, runtime in (("pc", "torch-x"), ("phone", "wasm-0123abcd"), ("tablet", "wasm-0123abcd")):
+        site.join(name, runtime=runtime, opt_in=name == "pc")
+    site.job(method=one_unit(passes=passes))
+    begin(site)
+    lease = site.held("pc")
+    message = HandOver(instance="one", lease_id=lease.lease_id, generation=1, continuation=C, step=4, steps_executed=4, reason="opted_out")
+    site.do(partial(collect.choose, node_id="pc", message=ConsentChoice(opted_in=False), rules=site.rules))
+    site.do(partial(collect.hand_over, node_id="pc", message=message, rules=site.rules))
+    for name in ("phone", "tablet"):
+        site.do(partial(collect.choose, node_id=name, message=ConsentChoice(opted_in=True), rules=site.rules))
+    site.tick()
+    second = next(name for name in ("phone", "tablet") if site.lease(name))
+    facts = finish(site, second, "begun elsewhere")
+    for opened in of(facts, AuditOpened):
+        site.tick()
+        facts = finish(site, opened.node_id, "done in one class", agrees=("j.r0.u0",))
+    assert [fact.result for fact in of(facts, AuditEnded)] == results
+    assert not of(facts, NodeQuarantined)
+    assert ready(site) == 1

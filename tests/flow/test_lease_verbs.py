@@ -48,15 +48,19 @@ def test_a_granted_lease_reserves_the_most_it_can_earn(house: House) -> None:
 
 @pytest.mark.parametrize(
     "why_not",
-    ["not opted in", "no surplus", "no work", "wrong runtime", "too little memory", "too big for the surplus"],
+    ["not opted in", "no surplus", "no work", "wrong runtime", "program not covered", "too little memory", "too big for the surplus"],
 )
 def test_no_offer(house: House, why_not: str) -> None:
     if why_not != "no work":
-        house.job(memory_bytes=2 * 10**9 if why_not == "too little memory" else 0)
+        house.job(
+            memory_bytes=2 * 10**9 if why_not == "too little memory" else 0,
+            runtime="torch" if why_not == "wrong runtime" else "",
+            wasm_lacks="aten.conv3d.default" if why_not == "program not covered" else "",
+        )
     house.join(
         "pc",
         opt_in=why_not != "not opted in",
-        runtime="wasm" if why_not == "wrong runtime" else "torch",
+        runtime="wasm-0123abcd" if why_not in ("wrong runtime", "program not covered") else "torch",
         power_w=200.0 if why_not == "too big for the surplus" else 100.0,
     )
     house.surplus(0 if why_not == "no surplus" else 150)

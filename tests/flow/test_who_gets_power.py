@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from gridsched.core.facts import JobEnded, LeaseOffered, LeasePaused, LeaseResumed
+from gridsched.core.facts import JobEnded, LeaseOffered, LeasePaused, LeaseResumed, ZoneObserved
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.work import Refusal
@@ -50,14 +50,18 @@ def test_a_silent_node_is_paused_when_the_target_falls_below_its_power(house: Ho
 
 @pytest.mark.parametrize("why", ["memory", "runtime"])
 def test_a_node_that_can_run_nothing_takes_no_room_from_one_that_can(house: House, why: str) -> None:
-    house.job(memory_bytes=10**9)
+    house.job(memory_bytes=10**9, wasm_lacks="aten.conv3d.default")
     able, unable = {"memory": 10**9, "runtime": "torch"}, {"memory": 10**9, "runtime": "torch"}
-    unable[why] = {"memory": 10**6, "runtime": "wasm"}[why]
+    unable[why] = {"memory": 10**6, "runtime": "wasm-0123abcd"}[why]
     house.join("a-first", **unable)  # type: ignore[arg-type]
     house.join("b-second", **able)  # type: ignore[arg-type]
     house.surplus(100)
     _, facts = house.tick()
     assert [f.node_id for f in of(facts, LeaseOffered)] == ["b-second"]
+    (seen,) = of(facts, ZoneObserved)
+    assert seen.nodes == {"starting": 1, why: 1}
+    orders, _ = house.sync("a-first")
+    assert orders.node_reason == why
 
 
 @pytest.mark.parametrize("watts", [0.0, 40.0])
