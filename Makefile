@@ -4,10 +4,13 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 EXTRAS := plan,train,wasm,report,postgres,mqtt,nvml,build,test
 KERNELS := gridsched/_built/kernels.wasm
+PAGES  := gridsched/_built/pages
 
-.PHONY: setup demo test check format long sim bench clean
+.PHONY: setup pages demo test check format long sim bench clean
 
-setup: $(READY) $(KERNELS)
+setup: $(READY) $(KERNELS) $(PAGES)
+
+pages: $(PAGES)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"gridsched needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Try: make setup PYTHON=python3.12")'
@@ -22,10 +25,15 @@ $(KERNELS): $(READY) gridsched/train/plan/kernels.py $(wildcard kernels/*.c kern
 	@$(BIN)/python kernels/build.py
 	@touch $@
 
-demo: $(READY) $(KERNELS)
+# What browsers are served: a second, once and after every change.
+$(PAGES): $(READY) scripts/build_pages.py $(shell find browser -name node_modules -prune -o -type f -print)
+	@$(BIN)/python scripts/build_pages.py
+	@touch $@
+
+demo: $(READY) $(KERNELS) $(PAGES)
 	@$(BIN)/gridsched demo $(ARGS)
 
-test: $(READY) $(KERNELS)
+test: $(READY) $(KERNELS) $(PAGES)
 	$(BIN)/pytest -m "not long" -n 2 --dist worksteal $(ARGS)
 
 check: $(READY)
@@ -33,6 +41,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/build_pages.py --check
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -5,25 +5,27 @@
  * `pages/NAME/`: each of its modules one minified script, and everything in its `static/` as it is.
  */
 
-import { cp, mkdir, rm } from "node:fs/promises";
+import { cp, mkdir, rename, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const OUT = join(HERE, "..", "gridsched", "_built", "pages");
+const BUILT = join(HERE, "..", "gridsched", "_built");
+const OUT = join(BUILT, "pages");
+const ASIDE = join(BUILT, "pages.new");
 
 /** Page -> the modules that are loaded by name: by the page itself, as a worker, as a service worker. */
 const ENTRIES = {};
 
-await rm(OUT, { recursive: true, force: true });
-await mkdir(OUT, { recursive: true });
+await rm(ASIDE, { recursive: true, force: true });
+await mkdir(ASIDE, { recursive: true });
 for (const [page, modules] of Object.entries(ENTRIES)) {
     const folder = join(HERE, "src", page);
     await build({
         entryPoints: modules.map((module) => join(folder, module)),
-        outdir: join(OUT, page),
+        outdir: join(ASIDE, page),
         bundle: true,
         minify: true,
         format: "esm",
@@ -33,6 +35,9 @@ for (const [page, modules] of Object.entries(ENTRIES)) {
         logLevel: "warning",
     });
     if (existsSync(join(folder, "static"))) {
-        await cp(join(folder, "static"), join(OUT, page), { recursive: true });
+        await cp(join(folder, "static"), join(ASIDE, page), { recursive: true });
     }
 }
+// All at once: a server that runs meanwhile never sees half of a page.
+await rm(OUT, { recursive: true, force: true });
+await rename(ASIDE, OUT);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what some tests run against: Prometheus (with promtool), Chromium, Mosquitto and Fashion-MNIST, all Debian packages.
+# Installs what some tests run against: Prometheus (with promtool), Chromium, Node.js, Mosquitto and Fashion-MNIST, all Debian packages.
 # Does nothing for what is there already. Without root it says what to install and leaves the rest to the tests:
 # on a person's machine they skip with a reason, in CI they fail.
 set -euo pipefail
@@ -7,6 +7,7 @@ set -euo pipefail
 missing=()
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v npm >/dev/null || missing+=(nodejs npm)
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 [ -d /usr/share/datasets/fashion-mnist ] || missing+=(dataset-fashion-mnist)
 if [ ${#missing[@]} -eq 0 ]; then
