@@ -386,6 +386,11 @@ export class Agent {
         return this.returns.waiting;
     }
 
+    /** The page goes into the background, where many a browser ends it without a word. */
+    mirrorSoon(): void {
+        this.mirrorDueS = 0;
+    }
+
     /** Now and then the daemon gets the newest middle, so that little is lost when this page is closed. */
     private mirror(nowS: number): void {
         const held = this.held;

@@ -14,8 +14,8 @@ export interface Outcome {
 export interface Run {
     readonly position: number;
     readonly steps: number;
-    readonly lossSum: number;
-    readonly samples: number;
+    /** Mean loss per sample so far; null before the first step. */
+    readonly loss: number | null;
     step(): void;
     save(): Bytes;
     finish(): Outcome;
@@ -36,7 +36,7 @@ export interface Engine {
     /** A run of `unit` from its start, or from the furthest of `middles` that fits it. */
     prepare(unit: UnitSpec, sources: Sources, middles: Bytes[]): Promise<Run>;
     /** Free what the last run holds. */
-    release(): void;
+    release(): Promise<void>;
 }
 
 export type MakeEngine = (kernels: Bytes) => Promise<Engine>;

@@ -142,19 +142,19 @@ export interface Statement {
     lines: StatementLine[];
 }
 
+/** A job that this node may be asked to train; `accuracy` is that of its newest evaluated version. */
 export interface OfferedJob {
     job_id: string;
     name: string;
     dataset: string;
-    state: string;
+    attribution: string;
     epoch: number;
     epochs: number;
     accuracy: number | null;
 }
 
-/** What a zone offers now, before anybody has opted in. */
+/** What the zone offers now: `target_w` may be drawn because of `reason`, the policy's own word. */
 export interface Offer {
-    site: string;
     zone: string;
     target_w: number;
     reason: string;

@@ -122,7 +122,7 @@ export class Workshop {
             if (this.shelve && !saver.stuck) {
                 this.shelve = false;
                 this.dropped = Math.max(this.dropped, run); // its middle is stored: it begins again from there
-                this.engine.release();
+                await this.engine.release();
                 throw new Dropped();
             }
             await this.news(saver.stuck ? RETRY_S : Infinity);
@@ -202,7 +202,7 @@ export class Workshop {
 
     private release(): void {
         if (this.working) this.shelve = true;
-        else this.engine.release();
+        else void this.engine.release();
     }
 
     // Moving files.
@@ -290,7 +290,7 @@ class Telling {
             workedS: this.workedS,
             busyS: this.busyS,
             throttle: this.pace.throttle,
-            loss: this.unit.samples > 0 ? this.unit.lossSum / this.unit.samples : null,
+            loss: this.unit.loss,
             stuck: saver.stuck,
         };
         this.around.tell(message);

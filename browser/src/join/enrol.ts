@@ -1,0 +1,110 @@
+// Joining: one code, and what this device is. What is suggested can be changed, and is told to nobody before the button is pressed.
+
+import { Client } from "../node/client.ts";
+import { type Failure, asFailure } from "../node/errors.ts";
+import type { Identity } from "../node/home.ts";
+import { VERSION } from "../node/wire.ts";
+import { find, write } from "./dom.ts";
+import type { Tongue } from "./strings.ts";
+
+/** What a kind of device draws while it trains in a browser, as its owner may correct it. In watts. */
+const POWER_W: Record<string, number> = { phone: 4, tablet: 7, laptop: 20, desktop: 65, console: 90 };
+const NAME = /^[a-z0-9][a-z0-9_-]{0,62}$/;
+
+/** The form's elements. */
+const form = (): HTMLFormElement => find<HTMLFormElement>("join-form");
+const input = (id: string): HTMLInputElement => find<HTMLInputElement>(id);
+
+export interface Enrolment {
+    tongue(): Tongue;
+    /** The trainer's hardware class, once it is known. */
+    runtime: Promise<string>;
+    joined(identity: Identity): void;
+    outdated(): void;
+}
+
+/** Fill in what can be guessed, and join when asked to. */
+export function enrol(parts: Enrolment): void {
+    const code = new URLSearchParams(location.hash.slice(1)).get("code");
+    if (code !== null) {
+        input("code").value = code;
+        history.replaceState(null, "", location.pathname); // a code in the address bar ends in histories and screenshots
+    }
+    const device = find<HTMLSelectElement>("device");
+    device.value = guess();
+    const suggest = (): void => {
+        input("power").value = String(POWER_W[device.value]);
+        input("name").value = `${device.value}-${suffix()}`;
+    };
+    suggest();
+    device.addEventListener("change", suggest);
+    const memory = (navigator as { deviceMemory?: number }).deviceMemory ?? 2;
+    find<HTMLSelectElement>("memory").value = String(memory >= 4 ? 2 ** 29 : 2 ** 28);
+    form().addEventListener("submit", (event) => {
+        event.preventDefault();
+        void submit(parts);
+    });
+}
+
+async function submit(parts: Enrolment): Promise<void> {
+    const tongue = parts.tongue();
+    const [code, name] = [input("code").value.trim(), input("name").value.trim()];
+    const powerW = Number(input("power").value);
+    const wrong: [string, boolean, string][] = [
+        ["code", code === "", tongue.say("no_code")],
+        ["power", !(powerW >= 0.5 && powerW <= 2000), tongue.say("bad_power")],
+        ["name", !NAME.test(name), tongue.say("bad_name")],
+    ];
+    wrong.forEach(([id, bad]) => input(id).setAttribute("aria-invalid", String(bad)));
+    const first = wrong.find(([, bad]) => bad);
+    write(find("join-problem"), first?.[2] ?? "");
+    if (first !== undefined) return input(first[0]).focus();
+    const button = find<HTMLButtonElement>("join-button");
+    button.disabled = true;
+    write(button, tongue.say("joining"));
+    try {
+        parts.joined(await join(await parts.runtime, code, name, powerW));
+    } catch (error) {
+        refused(parts, asFailure(error));
+    } finally {
+        button.disabled = false;
+        write(button, parts.tongue().say("join_button"));
+    }
+}
+
+async function join(runtime: string, code: string, name: string, powerW: number): Promise<Identity> {
+    const memoryBytes = Number(find<HTMLSelectElement>("memory").value);
+    const told = await new Client(location.origin).join({
+        code,
+        node_id: name,
+        device: find<HTMLSelectElement>("device").value,
+        power_w: powerW,
+        memory_bytes: memoryBytes,
+        runtime,
+        meter: "estimated",
+        version: VERSION,
+    });
+    return { nodeId: told.node_id, token: told.token, zone: told.zone, powerW, memoryBytes, clockSpeed: told.clock_speed };
+}
+
+function refused(parts: Enrolment, failure: Failure): void {
+    if (failure.name === "InvalidInput" && /protocol/.test(failure.message)) return parts.outdated();
+    write(find("join-problem"), failure.message);
+    const field = failure.name === "Conflict" ? "name" : "code";
+    input(field).setAttribute("aria-invalid", "true");
+    input(field).focus();
+}
+
+/** The kind of device, from what a browser says of itself. */
+function guess(): string {
+    const agent = navigator.userAgent;
+    if (/PlayStation|Xbox|Nintendo|SmartTV|Tizen|Web0S/i.test(agent)) return "console";
+    if (/iPad|Tablet/i.test(agent) || (/Android/i.test(agent) && !/Mobile/i.test(agent))) return "tablet";
+    if (/Mobi|iPhone|Android/i.test(agent)) return "phone";
+    return "getBattery" in navigator ? "laptop" : "desktop";
+}
+
+function suffix(): string {
+    const letters = "abcdefghjkmnpqrstuvwxyz23456789";
+    return Array.from(crypto.getRandomValues(new Uint8Array(5)), (byte) => letters[byte % letters.length]).join("");
+}
