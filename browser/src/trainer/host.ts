@@ -129,9 +129,18 @@ export class Host {
             this.#memory().set(plan.code, plan.codeAt); // plans of other batch sizes may have theirs in the same place
             this.#placed = plan;
         }
-        const answer = this.#kernels.exports.run(plan.codeAt, plan.code.length / 4);
-        if (answer !== 0) {
-            throw new TrainerError(`word ${answer - 1} of the plan is no kernel of this module; reload the page, it is of another release`);
+        const failed = this.#call(plan);
+        if (failed !== 0) {
+            throw new TrainerError(`word ${failed - 1} of the plan is no kernel of this module; reload the page, it is of another release`);
+        }
+    }
+
+    #call(plan: Plan): number {
+        try {
+            return this.#kernels.exports.run(plan.codeAt, plan.code.length / 4);
+        } catch (error) {
+            const what = `a step on ${plan.batch} samples failed in the kernels (${String(error)})`;
+            throw new TrainerError(`${what}; does an index of the data fit its axis?`);
         }
     }
 

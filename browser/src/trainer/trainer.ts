@@ -37,7 +37,7 @@ export class Trainer {
         for (const [kind, size] of plansOf(spec)) {
             const key = JSON.stringify([kind, size, spec.inner]);
             const plan = plans.get(key) ?? readPlan(await this.#source({ program: spec.program, kind, batch: size, inner: spec.inner }));
-            if (plan.kind !== kind || (kind !== "apply" && plan.batch !== size)) {
+            if (plan.kind !== kind || plan.batch !== size) {
                 throw new TrainerError(`asked for a plan to ${kind} ${size} samples, got one to ${plan.kind} ${plan.batch}`);
             }
             plans.set(key, plan);

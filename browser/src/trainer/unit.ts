@@ -166,7 +166,7 @@ export class UnitRun {
             const share = Math.fround(part.length / rows.length);
             loss = Math.fround(loss + Math.fround(share * host.accumulate(accumulate, drawKey(kernels, "micro", seed, index), share)));
         });
-        host.apply(plan("apply", rows.length), step);
+        host.apply(plan("apply", 1), step);
         return { loss, correct: 0, count: 0 };
     }
 
@@ -207,7 +207,7 @@ export function plansOf(spec: UnitSpec): (readonly [Plan["kind"], number])[] {
         const split = spec.kind === "train" && parts.length > 1;
         parts.forEach((part) => need(split ? "accumulate" : spec.kind, part.length));
         if (split) {
-            need("apply", size);
+            need("apply", 1);
         }
     }
     return [...found.values()];
