@@ -108,11 +108,23 @@ KERNELS: Mapping[str, Kernel] = _read(_TABLE)
 """By name."""
 
 
-def conv2d_scratch_bytes(*, c: int, h: int, w: int, o: int, kh: int, kw: int, oh: int, ow: int, groups: int) -> int:
+def conv2d_scratch_bytes(
+    *, c: int, h: int, w: int, o: int, kh: int, kw: int, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int
+) -> int:
     """What ``scratch`` must hold for ``conv2d`` and both its gradients, whatever the number of samples.
 
-    One unfolded group of a sample; or, for 3x3 windows, transformed tiles of a sample and the transformed weights.
+    Either one unfolded group of a sample, or (strides of 1) padded copies of its channels on both sides, the places of the
+    weights' inputs, and the weights once more (kernels/convolution.c, kernels/correlate.c).
     """
-    unfolded = (c // groups) * kh * kw * oh * ow
-    tiles = 16 * (-(-max(h, oh) // 2)) * (-(-max(w, ow) // 2)) * (c + o) + 3 * 16 * c * o if (kh, kw) == (3, 3) else 0
-    return 4 * max(unfolded, tiles) + 1024
+    channels, outputs, taps = c // groups, o // groups, kh * kw
+    reach_h, reach_w = dh * (kh - 1), dw * (kw - 1)
+    oh, ow = (h + 2 * ph - reach_h - 1) // sh + 1, (w + 2 * pw - reach_w - 1) // sw + 1
+    if (sh, sw) != (1, 1):
+        return 4 * channels * taps * oh * ow
+    most, height, width = max(channels, outputs), max(h, oh), max(w, ow)
+    plane = (height + reach_h) * (_eights(width) + reach_w)
+    return 4 * max(channels * taps * oh * ow, 2 * _eights(most) * plane + most * taps * (_eights(most) + 1))
+
+
+def _eights(count: int) -> int:
+    return -(-count // 8) * 8
