@@ -10,6 +10,7 @@
     │   │   └── UnsupportedOperator        an operator outside the allow-list
     │   ├── DatasetError                   samples, shards or manifests
     │   ├── MessageError                   a message on the wire that does not parse
+    │   ├── OtherRelease                   a node or page of another release than the daemon
     │   └── UpdateRefused                  an update that must not be merged (carries a Refusal reason)
     ├── AdapterError                       a provider gave nothing usable (carries a kind)
     ├── StaleSignal                        a reading older than the policy allows
@@ -49,6 +50,7 @@ __all__ = [
     "LeaseLost",
     "MessageError",
     "NotFound",
+    "OtherRelease",
     "OutOfMemory",
     "PolicyError",
     "ProgramError",
@@ -96,6 +98,10 @@ class DatasetError(InvalidInput):
 
 class MessageError(InvalidInput):
     """The message does not parse."""
+
+
+class OtherRelease(InvalidInput):
+    """This is of another release than the daemon; load the page again, or install the daemon's release."""
 
 
 class UpdateRefused(InvalidInput):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from gridsched.core.access import Invite, Role, Token, secret_hash
 from gridsched.core.consent import opted_out
-from gridsched.core.errors import Conflict, Forbidden, InvalidInput, NotFound
+from gridsched.core.errors import Conflict, Forbidden, NotFound, OtherRelease
 from gridsched.core.facts import Fact, NodeJoined, ZonePaused, ZoneResumed
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Dataset, Job, JobSpec
@@ -36,7 +36,9 @@ def new_token(tx: Tx, now: datetime, *, name: str, role: Role, token_hash: str) 
 def join(tx: Tx, now: datetime, message: Join, *, token: str, rules: Rules) -> Reply[Joined]:
     """Enrol a node with a one-time code. It starts opted out: nobody works for us without having said yes."""
     if message.version != VERSION:
-        raise InvalidInput(f"this node speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release on the node")
+        raise OtherRelease(
+            f"this node speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release, or load the page again"
+        )
     invite = tx.get(Invite, secret_hash(message.code))
     if invite is None:
         raise Forbidden("this code is not known; ask the operator for a new one (gridsched invite)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gridsched.core.consent import Consent
-from gridsched.core.errors import InvalidInput, LeaseLost
+from gridsched.core.errors import InvalidInput, LeaseLost, OtherRelease
 from gridsched.core.facts import (
     AgentReplaced,
     Fact,
@@ -53,8 +53,8 @@ class Checked:
 def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) -> Reply[Orders]:
     """An agent process begins. It takes the node over; calls of an earlier process are refused from now on."""
     if message.version != VERSION:
-        raise InvalidInput(
-            f"node {node_id} speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release on the node"
+        raise OtherRelease(
+            f"node {node_id} speaks protocol {message.version}, the daemon {VERSION}; install the daemon's release, or load the page again"
         )
     node = tx.must(Node, node_id)
     presence = tx.get(Presence, node_id) or Presence(node_id=node_id)

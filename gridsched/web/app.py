@@ -26,6 +26,7 @@ from gridsched.web.node_api import NodeApi, SyncDoor
 from gridsched.web.offer_api import OfferApi
 from gridsched.web.operator_api import OperatorApi
 from gridsched.web.pages import page_routes
+from gridsched.web.plan_api import PlanApi
 from gridsched.web.reception import Reception
 
 __all__ = ["build", "server"]
@@ -45,6 +46,7 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
         *NodeApi(doors, gate, answers).routes(),
         *BlobApi(doors, gate).routes(),
         *OfferApi(doors, gate).routes(),
+        *PlanApi(doors, gate).routes(),
         *hub.routes(gate),
         *OperatorApi(reception, hub).routes(),
         *JobApi(reception).routes(),

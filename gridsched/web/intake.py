@@ -1,17 +1,22 @@
 """What is looked at before a job or a dataset is taken in: everything it names must be stored, readable and fit together."""
 
+import logging
 from collections.abc import Mapping
 
-from gridsched.core.errors import DatasetError, InvalidInput, NotFound
-from gridsched.core.job import Dataset, JobSpec, is_digest
+from gridsched.core.errors import DatasetError, GridschedError, InvalidInput, NotFound
+from gridsched.core.job import WASM, Dataset, JobSpec, is_digest
+from gridsched.core.method import Precision
 from gridsched.ports import Blobs
 from gridsched.train.dataset import DatasetManifest
 from gridsched.train.graph import Program, model_tensors
 from gridsched.train.merge import tensor_spec
+from gridsched.train.plan import plan_of
 from gridsched.train.program import from_bytes
 from gridsched.train.version import read_version
 
-__all__ = ["check_dataset", "check_job"]
+__all__ = ["check_dataset", "check_job", "wasm_lacks"]
+
+log = logging.getLogger(__name__)
 
 _MOST = 10**9
 _LONGEST_S = 10 * 365 * 24 * 3600
@@ -37,6 +42,33 @@ def check_job(spec: JobSpec, blobs: Blobs) -> int:
     data = _stored(spec.initial, blobs, what=f"{what}: initial version")
     _check_initial(data, program, what)
     return len(data)
+
+
+def wasm_lacks(spec: JobSpec, blobs: Blobs) -> str:
+    """What the wasm runtime lacks for a job that `check_job` has let pass, in a sentence; "" where it covers it.
+
+    Raises `InvalidInput` where the owner asks for that runtime and it does not.
+    """
+    lacking = "it computes in float32 alone, and the job in mixed precision" if spec.method.precision is Precision.MIXED else ""
+    lacking = lacking or _cannot_plan(spec, blobs)
+    if lacking and spec.runtime and spec.runtime.startswith(WASM.rstrip("-")):
+        raise InvalidInput(f"job {spec.job_id} asks for the runtime {spec.runtime}, which does not cover it: {lacking}")
+    return lacking
+
+
+def _cannot_plan(spec: JobSpec, blobs: Blobs) -> str:
+    """Planning is what shows: every operator, and whether all of it fits into the 4 GiB that WebAssembly has."""
+    method, tests = spec.method, max(spec.method.batch_size, 64)
+    try:
+        program, _ = from_bytes(blobs.get(spec.program))
+        for kind, batch in (("train", method.micro_batch or method.batch_size), ("evaluate", tests)):
+            plan_of(program, kind=kind, batch=batch, inner=method.inner)
+    except GridschedError as error:
+        return str(error)
+    except Exception:  # a planner's bug must not keep a job from the runtime that can train it
+        log.exception("job %s could not be planned for the wasm runtime", spec.job_id, extra={"action": "plan_failed", "job": spec.job_id})
+        return "its plan could not be made; the daemon's log has the story"
+    return ""
 
 
 def _check_numbers(spec: JobSpec, what: str) -> None:

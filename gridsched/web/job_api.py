@@ -16,7 +16,7 @@ from gridsched.core.round import Epoch, Version
 from gridsched.flow import admit, ask
 from gridsched.ports import Tx
 from gridsched.web import ahead, views, waiting
-from gridsched.web.intake import check_dataset, check_job
+from gridsched.web.intake import check_dataset, check_job, wasm_lacks
 from gridsched.web.messages import answer, strict
 from gridsched.web.reception import Reception, number, only
 
@@ -88,9 +88,10 @@ class JobApi:
         if spec.zone not in self._doors.policies:
             raise InvalidInput(f"job {spec.job_id}: there is no zone {spec.zone!r}; this daemon has {', '.join(self._doors.policies)}")
         initial_bytes = await asyncio.to_thread(check_job, spec, self._doors.blobs)
-        submit = partial(admit.submit, spec=spec, initial_bytes=initial_bytes)
+        lacking = await asyncio.to_thread(wasm_lacks, spec, self._doors.blobs)
+        submit = partial(admit.submit, spec=spec, initial_bytes=initial_bytes, wasm_lacks=lacking)
         await self._at.change(request, submit, verb="submit_job", thing=f"job {spec.job_id}", detail=f"zone {spec.zone}")
-        return answer({"job_id": spec.job_id}, status=201)
+        return answer({"job_id": spec.job_id, "wasm_lacks": lacking}, status=201)
 
     async def cancel(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gridsched.core.errors import GridschedError
+from gridsched.core.errors import GridschedError, InvalidInput, UnsupportedOperator
 from gridsched.core.job import Dataset, JobSpec
-from gridsched.core.method import Method
+from gridsched.core.method import Method, Precision
 from gridsched.store.blobs import FileBlobs
 from gridsched.testing import ManualClock
 from gridsched.train.dataset import DatasetManifest, Field, write_dataset
 from gridsched.train.program import to_bytes
 from gridsched.train.version import Version, initial_version
-from gridsched.web.intake import check_dataset, check_job
+from gridsched.web import intake
+from gridsched.web.intake import check_dataset, check_job, wasm_lacks
 from tests.train.builders import SAMPLES, hard_net, samples
 
 NOWHERE = "0" * 64
@@ -138,3 +139,34 @@ def test_nothing_is_read_outside_the_store(blobs: FileBlobs, spec: JobSpec, tmp_
     secret.write_text("s")
     with pytest.raises(GridschedError, match="is not a digest"):
         check_job(replace(spec, test_dataset=str(secret)), blobs)
+
+
+def test_a_program_of_known_operators_is_for_every_runtime(blobs: FileBlobs, spec: JobSpec) -> None:
+    assert wasm_lacks(spec, blobs) == ""
+    assert wasm_lacks(replace(spec, runtime="wasm"), blobs) == ""
+
+
+def test_mixed_precision_is_for_torch_alone_and_a_job_that_asks_for_wasm_is_refused(blobs: FileBlobs, spec: JobSpec) -> None:
+    mixed = replace(spec, method=Method(precision=Precision.MIXED))
+    assert "mixed precision" in wasm_lacks(mixed, blobs)
+    with pytest.raises(InvalidInput, match="asks for the runtime wasm, which does not cover it"):
+        wasm_lacks(replace(mixed, runtime="wasm"), blobs)
+
+
+def test_what_cannot_be_planned_is_said_by_name_and_keeps_no_job_out(
+    blobs: FileBlobs, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, said in (
+        (UnsupportedOperator("node 3: aten.conv3d.default"), "aten.conv3d.default"),
+        (KeyError("a bug"), "log has the story"),
+    ):
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(intake, "plan_of", refuse)
+        assert said in wasm_lacks(spec, blobs)
+
+
+def test_what_is_larger_than_the_memory_of_webassembly_is_for_torch_alone(blobs: FileBlobs, spec: JobSpec) -> None:
+    assert "4 GiB" in wasm_lacks(replace(spec, method=Method(batch_size=10**8)), blobs)
