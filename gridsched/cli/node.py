@@ -29,6 +29,9 @@ err = Console(stderr=True)
 
 _DEFAULT_HOME = Path("~/.local/share/gridsched/node")
 HomeOption = Annotated[Path | None, typer.Option("--home", help=f"The node's folder; default $GRIDSCHED_HOME or {_DEFAULT_HOME}.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="torch: fast; wasm: small, and needs no PyTorch; auto: torch if it is installed. Default: as in node.toml.")
+]
 
 
 def _home(chosen: Path | None) -> Home:
@@ -48,6 +51,7 @@ def join(
     power: Annotated[str, typer.Option(help="The most this device draws, such as 120W.")] = "100W",
     meter: Annotated[str, typer.Option(help="The meter adapter, such as meters/rapl.py.")] = "",
     priority: Annotated[Priority | None, typer.Option(help="How training competes for the processor.")] = None,
+    runtime: RuntimeOption = "",
     home: HomeOption = None,
 ) -> None:
     """Enrol this machine with a one-time code; nothing runs before you opt in."""
@@ -56,7 +60,7 @@ def join(
     folder = _home(home)
     try:
         settings = read_settings(folder.settings)
-        settings = _with(settings, meter=meter, priority=priority)
+        settings = _with(settings, meter=meter, priority=priority, runtime=runtime)
         power_w = quantity(power, "W")
         with out.status("looking at the training runtime"):
             joined = start.join(folder, url, code, name=name or start.default_name(), power_w=power_w, settings=settings)
@@ -69,6 +73,7 @@ def join(
 
 @app.command()
 def run(
+    runtime: RuntimeOption = "",
     home: HomeOption = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -79,7 +84,9 @@ def run(
     folder = _home(home)
     try:
         start.run_agent(
-            folder, on_start=lambda identity: out.print(f"node {identity.node_id} runs for {identity.url}; Ctrl-C saves and stops")
+            folder,
+            runtime=runtime,
+            on_start=lambda identity: out.print(f"node {identity.node_id} runs for {identity.url}; Ctrl-C saves and stops"),
         )
     except GridschedError as error:
         raise _fail(error) from error
@@ -182,10 +189,11 @@ def remove_data(name: str, home: HomeOption = None) -> None:
     out.print(f"data {name} is removed")
 
 
-def _with(settings: NodeSettings, *, meter: str, priority: Priority | None) -> NodeSettings:
+def _with(settings: NodeSettings, *, meter: str, priority: Priority | None, runtime: str) -> NodeSettings:
     from dataclasses import replace
 
     settings = replace(settings, meter=meter) if meter else settings
+    settings = replace(settings, runtime=runtime) if runtime else settings
     return replace(settings, priority=priority) if priority is not None else settings
 
 

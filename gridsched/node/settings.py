@@ -11,6 +11,7 @@ from typing import Any
 from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.quantity import duration, unknown_key
 from gridsched.node.limits import Limits
+from gridsched.node.runtimes import RUNTIMES
 
 __all__ = ["NodeSettings", "Priority", "parse_settings", "read_settings", "settings_text"]
 
@@ -27,7 +28,7 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """``meter`` names an adapter, ``meter_options`` is its table; ``device`` is cpu, cuda, mps or auto.
+    """``meter`` names an adapter, ``meter_options`` is its table; ``runtime`` is torch, wasm or auto, ``device`` cpu, cuda, mps or auto.
 
     ``save_every`` and ``release_memory_after`` are clock time (as fast as the daemon's); a continuation is saved at least that
     often while running, and a child paused that long ends after saving.
@@ -36,6 +37,7 @@ class NodeSettings:
     meter: str = "meters/estimate.py"
     meter_options: Mapping[str, object] = field(default_factory=dict)
     adapters: str = ""
+    runtime: str = "auto"
     device: str = "cpu"
     threads: int = 1
     priority: Priority = Priority.IDLE
@@ -47,6 +49,8 @@ class NodeSettings:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise InvalidInput(f"threads must be at least 1, got {self.threads}")
+        if self.runtime not in RUNTIMES:
+            raise InvalidInput(f"runtime {self.runtime!r} is none of {', '.join(RUNTIMES)}")
         if self.device not in ("cpu", "cuda", "mps", "auto"):
             raise InvalidInput(f"device {self.device!r} is none of cpu, cuda, mps, auto")
 
@@ -57,6 +61,7 @@ def settings_text(settings: NodeSettings, *, power_w: float) -> str:
     hot = f"max_temperature_c = {limits.max_temperature_c:g}" if limits.max_temperature_c else "# max_temperature_c = 85"
     memory = f'max_memory = "{limits.max_memory_bytes / 1e6:g} MB"' if limits.max_memory_bytes else '# max_memory = "2 GB"'
     return f"""# This node registered with {power_w:g} W. Changes here take effect when the agent starts again.
+runtime = "{settings.runtime}"                # torch: fast; wasm: small, and the same bits on every device; auto: torch if installed
 device = "{settings.device}"                  # cpu, cuda, mps or auto
 threads = {settings.threads}                     # more threads are another hardware class: results agree within a tolerance only
 priority = "{settings.priority}"               # idle: only what nobody else wants of the processor; low; normal
@@ -163,6 +168,7 @@ def _share(written: object) -> float:
 
 _SETTINGS: Mapping[str, tuple[str, Any]] = {
     "adapters": ("adapters", _typed(str)),
+    "runtime": ("runtime", _typed(str)),
     "device": ("device", _typed(str)),
     "threads": ("threads", _typed(int)),
     "priority": ("priority", Priority),

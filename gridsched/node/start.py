@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -86,17 +87,8 @@ def probe_runtime(home: Home, settings: NodeSettings) -> Ready:
     """This machine's runtime, its hardware class and its size, asked of a child, so that the agent itself never loads it."""
     with Gate(home.gate, owner=True):
         pass
-    command = [
-        sys.executable,
-        "-m",
-        "gridsched.node.worker",
-        str(home.folder),
-        "--device",
-        settings.device,
-        "--threads",
-        str(settings.threads),
-    ]
-    command += ["--priority", "normal"]
+    command = [sys.executable, "-m", "gridsched.node.worker", str(home.folder), "--priority", "normal"]
+    command += ["--runtime", settings.runtime, "--device", settings.device, "--threads", str(settings.threads)]
     try:
         found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
@@ -109,8 +101,6 @@ def probe_runtime(home: Home, settings: NodeSettings) -> Ready:
         if isinstance(message, Ready):
             return message
     words = found.stderr.decode(errors="replace").strip().splitlines()
-    if words and "No module named 'torch'" in words[-1]:
-        raise ConfigError("training needs PyTorch, which is not installed: pip install 'gridsched[train]'")
     raise ConfigError(f"the training runtime does not start: {words[-1] if words else 'it says nothing'}")
 
 
@@ -142,10 +132,14 @@ def choose(home: Home, choice: Choice) -> Told:
     return Told.DAEMON
 
 
-def run_agent(home: Home, *, on_start: Callable[[Identity], None] = lambda _: None) -> None:
-    """Run until a signal asks to stop; raises the error that made going on senseless. One agent per home."""
-    identity = home.identity()
+def run_agent(home: Home, *, runtime: str = "", on_start: Callable[[Identity], None] = lambda _: None) -> None:
+    """Run until a signal asks to stop; raises the error that made going on senseless. One agent per home.
+
+    ``runtime``, where given, goes before the settings' in this run.
+    """
     settings = read_settings(home.settings)
+    settings = replace(settings, runtime=runtime) if runtime else settings
+    identity = _with_runtime(home, home.identity(), settings)
     meter = _meter(settings, identity.power_w)
 
     def lines(deliver: Callable[[Callable[[], None]], None]) -> Lines:
@@ -168,6 +162,14 @@ def run_agent(home: Home, *, on_start: Callable[[Identity], None] = lambda _: No
             agent.run()
         finally:
             channel.stop()
+
+
+def _with_runtime(home: Home, identity: Identity, settings: NodeSettings) -> Identity:
+    """The identity with the runtime that is asked for by now: jobs are offered by it, and what is not installed is told at once."""
+    if settings.runtime == "auto" or identity.runtime.startswith(f"{settings.runtime}-"):
+        return identity
+    found = probe_runtime(home, settings)
+    return replace(identity, runtime=found.runtime, runtime_bytes=found.resident_bytes)
 
 
 def _meter(settings: NodeSettings, power_w: float) -> Meter:

@@ -54,7 +54,16 @@ class Trainer:
         """Bring a child up; it says `Ready` once it can train."""
         settings = self._settings
         command = [sys.executable, "-m", "gridsched.node.worker", str(self._home.folder)]
-        command += ["--device", settings.device, "--threads", str(settings.threads), "--priority", settings.priority.value]
+        command += [
+            "--runtime",
+            settings.runtime,
+            "--device",
+            settings.device,
+            "--threads",
+            str(settings.threads),
+            "--priority",
+            settings.priority.value,
+        ]
         with self._home.worker_log.open("wb") as words:
             # A session of its own keeps Ctrl-C in a terminal from killing the child before it has saved.
             child = subprocess.Popen(  # noqa: S603

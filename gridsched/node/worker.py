@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,19 +21,18 @@ from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.files import Write, write_durable
 from gridsched.node.mailbox import Mailbox
 from gridsched.node.pipe import Done, Event, Failed, Gate, Need, Progress, Ready, Train, line
+from gridsched.node.runtimes import RUNTIMES, MakeRuntime, choose
 from gridsched.node.saver import Saver
 from gridsched.node.settings import Priority
 from gridsched.node.state import Home
 from gridsched.train import codec, program
 from gridsched.train.checkpoint import load_continuation, save_continuation
 from gridsched.train.dataset import Dataset, DatasetManifest
-from gridsched.train.tensors import Array, file_digest
+from gridsched.train.tensors import file_digest
 from gridsched.train.unit import Continuation, Metrics, Runtime, UnitRun
 from gridsched.train.version import read_version
 
-__all__ = ["Ended", "MakeRuntime", "Worker", "main"]
-
-MakeRuntime = Callable[[program.Program, Mapping[str, Array]], Runtime]
+__all__ = ["Ended", "Worker", "main"]
 
 _TELL_EVERY_S = 0.1
 _RETRY_S = 1.0
@@ -276,6 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The child's entry."""
     parser = argparse.ArgumentParser(prog="gridsched.node.worker")
     parser.add_argument("home", type=Path)
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--priority", type=Priority, default=Priority.IDLE)
@@ -291,14 +291,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     mailbox = Mailbox(sys.stdin.buffer)
     mailbox.start()
-    from gridsched.train.torch_runtime import TorchRuntime, hardware_class, pick_device
-
-    device = pick_device(options.device).type
-    tell(Ready(runtime=hardware_class(device, options.threads), resident_bytes=psutil.Process().memory_info().rss))
+    try:
+        chosen = choose(options.runtime, device=options.device, threads=options.threads)
+    except GridschedError as error:
+        sys.exit(str(error))  # the last line of what we say is what the agent shows
+    tell(Ready(runtime=chosen.hardware_class, resident_bytes=psutil.Process().memory_info().rss))
     with Gate(options.home / "gate", owner=False) as gate:
-        make: MakeRuntime = lambda prog, tensors: TorchRuntime(prog, tensors, device=device, threads=options.threads)  # noqa: E731
-        effort = time.process_time if device == "cpu" else time.monotonic
-        Worker(Home(options.home), gate, mailbox, tell, make, effort=effort).work()
+        Worker(Home(options.home), gate, mailbox, tell, chosen.make, effort=chosen.effort).work()
 
 
 if __name__ == "__main__":
