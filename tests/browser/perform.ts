@@ -87,15 +87,29 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         return ["", { update: encodeUpdate(tensors, spec as unknown as UnitSpec, kernels) }];
     },
     unit,
+    another: async ({ spec }, files, kernels) => {
+        const trainer = trainerOf(files, kernels);
+        const first = await trainer.begin(spec as unknown as UnitSpec);
+        const second = await trainer.begin(spec as unknown as UnitSpec);
+        second.step();
+        first.step();
+        return [first.position];
+    },
 };
+
+function trainerOf(files: Files, kernels: Kernels): Trainer {
+    const plan = (name: string): Uint8Array => files[name] ?? fail(`no ${name}`);
+    const blob = (digest: string): Uint8Array => files[digest] ?? fail(`no ${digest}`);
+    return new Trainer(kernels, async (digest) => blob(digest), async ({ kind, batch }) => plan(`${kind} ${batch}`));
+}
+
+function fail(what: string): never {
+    throw new Error(what);
+}
 
 /** Runs a unit from its start, or from the file `continuation`, to step `stop`; it saves there, or ends with an update. */
 async function unit({ spec, stop }: JsonObject, files: Files, kernels: Kernels): Promise<Answer> {
-    const trainer = new Trainer(
-        kernels,
-        (digest) => Promise.resolve(files[digest] as Uint8Array),
-        ({ kind, batch }) => Promise.resolve(files[`${kind} ${batch}`] as Uint8Array),
-    );
+    const trainer = trainerOf(files, kernels);
     const run = await trainer.begin(spec as unknown as UnitSpec);
     if (files["continuation"] !== undefined) {
         run.load(Continuation.fromBytes(files["continuation"]));
