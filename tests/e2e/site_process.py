@@ -87,6 +87,7 @@ per_kwh_eur = 0.30
 per_unit_eur = 0.0005
 """
 _NODE = """
+runtime = "{runtime}"
 priority = "low"
 save_every = "{save_every}"
 release_memory_after = "10m"
@@ -230,10 +231,12 @@ class Site:
     # -- nodes
 
     def join(
-        self, *names: str, zone: str = ZONE, power_w: float = 100.0, cpu_share: float = 0.6, save_every: str = "0.3s", opt_in: bool = True
-    ) -> list[NodeProcess]:
+        self, *names: str, zone: str = ZONE, power_w: float = 100.0, cpu_share: float = 0.6, save_every: str = "0.3s", opt_in: bool = True,
+        runtime: str = "torch",
+    ) -> list[NodeProcess]:  # fmt: skip
         """Enrol nodes by the command line, all at once, start their agents and wait until they are present."""
-        joining = [(name, self._join(name, zone=zone, power_w=power_w, cpu_share=cpu_share, save_every=save_every)) for name in names]
+        settings = _NODE.format(cpu_share=cpu_share, save_every=save_every, runtime=runtime)
+        joining = [(name, self._join(name, zone=zone, power_w=power_w, settings=settings)) for name in names]
         try:
             for name, child in joining:
                 said, _ = child.communicate(timeout=PATIENCE_S)
@@ -251,15 +254,31 @@ class Site:
         self.wait(f"{', '.join(names)} are there", lambda: not unready & {self.row(name)["reason"] for name in names})
         return [self.nodes[name] for name in names]
 
-    def _join(self, name: str, *, zone: str, power_w: float, cpu_share: float, save_every: str) -> "subprocess.Popen[str]":
+    def _join(self, name: str, *, zone: str, power_w: float, settings: str) -> "subprocess.Popen[str]":
         home = self.folder / "nodes" / name
         home.mkdir(parents=True)
-        (home / "node.toml").write_text(_NODE.format(cpu_share=cpu_share, save_every=save_every), encoding="utf-8")
+        (home / "node.toml").write_text(settings, encoding="utf-8")
         run = self._process(name, "node", "run", "--home", str(home))
         self.nodes[name] = NodeProcess(name=name, home=Home(home), process=run)
-        code = self.operator.post("/v1/invites", {"zone": zone, "for_s": 3600.0})["code"]
-        command = [*_GRIDSCHED, "node", "join", self.url, "--code", code, "--name", name, "--power", f"{power_w:g}W", "--home", str(home)]
+        command = [
+            *_GRIDSCHED,
+            "node",
+            "join",
+            self.url,
+            "--code",
+            self.invite(zone),
+            "--name",
+            name,
+            "--power",
+            f"{power_w:g}W",
+            "--home",
+            str(home),
+        ]
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def invite(self, zone: str = ZONE) -> str:
+        """A code that one device may join with."""
+        return str(self.operator.post("/v1/invites", {"zone": zone, "for_s": 3600.0})["code"])
 
     def row(self, name: str) -> dict[str, Any]:
         """The node as the daemon sees it."""
