@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gridsched.train.plan.kernels import conv2d_scratch_bytes
 from gridsched.train.plan.rules import Number, covers, expect, pair
 from gridsched.train.plan.rules_reduce import mean
 from gridsched.train.plan.rules_shape import reshape
@@ -37,8 +38,10 @@ def conv2d(
     sizes = (n, c, h, w, o, kh, kw, sh, sw, ph, pw, dh, dw, groups)
     y = tape.new((n, o, oh, ow))
 
+    room = conv2d_scratch_bytes(c=c, h=h, w=w, o=o, kh=kh, kw=kw, sh=sh, sw=sw, ph=ph, pw=pw, dh=dh, dw=dw, groups=groups)
+
     def scratch() -> Value:
-        return tape.new((channels * kh * kw, oh * ow))  # a sample's windows side by side
+        return tape.new((room,), "uint8")
 
     tape.call("conv2d", x, weight, bias, y, scratch(), *sizes)
 
