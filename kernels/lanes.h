@@ -47,4 +47,14 @@ static inline f4 min4(f4 a, f4 b) { return (f4)wasm_f32x4_min((v128_t)a, (v128_t
 static inline float lanes_sum(f4 x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 static inline float lanes_max(f4 x) { return max4(max4(x, splat4(x[2])), max4(splat4(x[1]), splat4(x[3])))[0]; }
 
+// Four rows of four, turned into four columns.
+static inline void turn4(f4 row[4]) {
+    f4 a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5), b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+    f4 c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7), d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    row[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+    row[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    row[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+    row[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
 #endif

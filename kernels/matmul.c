@@ -1,57 +1,90 @@
 // Matrix products and what goes with them, blocked for caches and registers (Goto and van de Geijn, Anatomy of High-Performance
 // Matrix Multiplication, ACM TOMS 34, 2008).
 //
-// Order of summation: an element's products are added from the first k to the last within blocks of DEPTH, and the blocks' sums
-// in their order. It depends on k alone: not on m, n, transposition, or where in a block the element lies.
+// Order of summation: an element's products one after another from the first k to the last, upon what is there if they accumulate.
+// It does not depend on m, n, transposition, or where in a block the element lies.
 #include "matmul.h"
 
-enum { ROWS = 4, COLUMNS = 8, DEPTH = 256, PANEL_ROWS = 64, PANEL_COLUMNS = 512 };
+enum { DEPTH = 256, PANEL_ROWS = 64, PANEL_COLUMNS = 512 };
 
 // Panels as the inner loop reads them: ROWS (COLUMNS) elements of one k after another, padded by zeros.
 static float packed_a[PANEL_ROWS * DEPTH] __attribute__((aligned(16)));
 static float packed_b[PANEL_COLUMNS * DEPTH] __attribute__((aligned(16)));
 
-// Element (i, p) of the source is at from[i * across + p * along]; `width` of them side by side are packed for each of `depth` p.
-static void pack(float *to, const float *from, int32_t count, int32_t depth, int32_t across, int32_t along, int32_t width) {
-    for (int32_t begin = 0; begin < count; begin += width) {
-        int32_t filled = count - begin < width ? count - begin : width;
-        for (int32_t p = 0; p < depth; p++) {
-            const float *source = from + (size_t)begin * across + (size_t)p * along;
-            for (int32_t i = 0; i < filled; i++) to[i] = source[(size_t)i * across];
-            for (int32_t i = filled; i < width; i++) to[i] = 0.0f;
-            to += width;
-        }
-    }
-}
-
-// One ROWS x COLUMNS piece of c, of which `rows` x `columns` exist. `add`: to what is there.
-static void multiply_piece(const float *a, const float *b, float *c, int32_t depth, int32_t stride, int32_t rows, int32_t columns, int32_t add) {
-    f4 sum[ROWS][2];
-    for (int32_t i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = zero4();
-    for (int32_t p = 0; p < depth; p++, a += ROWS, b += COLUMNS) {
-        f4 left = load4(b), right = load4(b + 4);
-        for (int32_t i = 0; i < ROWS; i++) {
-            f4 by = splat4(a[i]);
-            sum[i][0] += by * left;
-            sum[i][1] += by * right;
-        }
-    }
-    for (int32_t i = 0; i < rows; i++, c += stride) {
-        for (int32_t half = 0; half < 2; half++) {
-            int32_t left = columns - 4 * half;
-            if (left <= 0) break;
-            put4(c + 4 * half, add ? take4(c + 4 * half, left, 0.0f) + sum[i][half] : sum[i][half], left);
-        }
-    }
-}
-
 static inline int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+// Four neighbours, `filled` of which exist, of each of `depth` p, at to[p * width]. Neighbours lie side by side.
+static void pack_beside(float *to, const float *from, int32_t filled, int32_t depth, int32_t along, int32_t width) {
+    for (int32_t p = 0; p < depth; p++, from += along, to += width) store4(to, take4(from, filled, 0.0f));
+}
+
+// The same where each neighbour's p lie side by side, and the neighbours `across` apart.
+static void pack_turned(float *to, const float *from, int32_t filled, int32_t depth, int32_t across, int32_t width) {
+    for (int32_t p = 0; p < depth; p += 4, from += 4) {
+        f4 row[4];
+        for (int32_t i = 0; i < 4; i++) row[i] = i < filled ? take4(from + (size_t)i * across, depth - p, 0.0f) : zero4();
+        turn4(row);
+        int32_t left = least(depth - p, 4);
+        for (int32_t i = 0; i < 4; i++, to += width) {
+            if (i < left) store4(to, row[i]);
+        }
+    }
+}
+
+// Element (i, p) of the source is at from[i * across + p * along], and one of the two steps is 1; `width` of them side by side are
+// packed for each of `depth` p.
+static void pack(float *to, const float *from, int32_t count, int32_t depth, int32_t across, int32_t along, int32_t width) {
+    for (int32_t begin = 0; begin < count; begin += width, to += width * depth) {
+        for (int32_t i = 0; i < width; i += 4) {
+            const float *source = from + (size_t)(begin + i) * across;
+            int32_t filled = count - begin - i;
+            if (across == 1) pack_beside(to + i, source, filled, depth, along, width);
+            else pack_turned(to + i, source, filled, depth, across, width);
+        }
+    }
+}
+
+// A function of its own that calls none: then the sums stay in registers in every host's compiler. One load and four shuffles serve a
+// column of a; a load for each of its elements would be turned into two instructions apiece.
+__attribute__((noinline)) void multiply_piece(const float *a, const float *b, float *to, int32_t depth, int32_t stride, int32_t add) {
+    f4 sum[ROWS][2];
+#pragma clang loop unroll(full)
+    for (int32_t i = 0; i < ROWS; i++) {
+        sum[i][0] = add ? load4(to + i * stride) : zero4();
+        sum[i][1] = add ? load4(to + i * stride + 4) : zero4();
+    }
+    for (int32_t p = 0; p < depth; p++, a += ROWS, b += COLUMNS) {
+        f4 left = load4(b), right = load4(b + 4), by = load4(a);
+        f4 by0 = __builtin_shufflevector(by, by, 0, 0, 0, 0), by1 = __builtin_shufflevector(by, by, 1, 1, 1, 1);
+        f4 by2 = __builtin_shufflevector(by, by, 2, 2, 2, 2), by3 = __builtin_shufflevector(by, by, 3, 3, 3, 3);
+        sum[0][0] += by0 * left, sum[0][1] += by0 * right;
+        sum[1][0] += by1 * left, sum[1][1] += by1 * right;
+        sum[2][0] += by2 * left, sum[2][1] += by2 * right;
+        sum[3][0] += by3 * left, sum[3][1] += by3 * right;
+    }
+#pragma clang loop unroll(full)
+    for (int32_t i = 0; i < ROWS; i++) {
+        store4(to + i * stride, sum[i][0]);
+        store4(to + i * stride + 4, sum[i][1]);
+    }
+}
+
+// The same at an edge of c, where only `rows` x `columns` of a piece exist.
+static void multiply_edge(const float *a, const float *b, float *c, int32_t depth, int32_t stride, int32_t rows, int32_t columns, int32_t add) {
+    static float piece[ROWS * COLUMNS] __attribute__((aligned(16)));
+    for (int32_t i = 0; add && i < rows; i++) memcpy(piece + i * COLUMNS, c + (size_t)i * stride, (size_t)columns * sizeof(float));
+    multiply_piece(a, b, piece, depth, COLUMNS, add);
+    for (int32_t i = 0; i < rows; i++) memcpy(c + (size_t)i * stride, piece + i * COLUMNS, (size_t)columns * sizeof(float));
+}
 
 // A panel of packed rows times the panel of packed columns.
 static void multiply_panels(float *c, int32_t rows, int32_t columns, int32_t depth, int32_t stride, int32_t add) {
     for (int32_t j = 0; j < columns; j += COLUMNS) {
         for (int32_t i = 0; i < rows; i += ROWS) {
-            multiply_piece(packed_a + i * depth, packed_b + j * depth, c + (size_t)i * stride + j, depth, stride, least(rows - i, ROWS), least(columns - j, COLUMNS), add);
+            const float *a = packed_a + i * depth, *b = packed_b + j * depth;
+            float *to = c + (size_t)i * stride + j;
+            if (rows - i >= ROWS && columns - j >= COLUMNS) multiply_piece(a, b, to, depth, stride, add);
+            else multiply_edge(a, b, to, depth, stride, least(rows - i, ROWS), least(columns - j, COLUMNS), add);
         }
     }
 }

@@ -9,14 +9,16 @@ import wasmtime
 
 from gridsched.train.plan.kernels import HEAP, KERNELS
 
-__all__ = ["Host"]
+__all__ = ["Argument", "Array", "Host"]
 
 _PAGE_BYTES = 1 << 16
 _ALIGNMENT_BYTES = 16
+_CODE_BYTES = 4096
 _UNTOUCHED = 0xA5
 """What the bytes between arrays hold; a kernel that writes there is caught."""
 
-Argument = np.ndarray[Any, np.dtype[Any]] | int | float | None
+Array = np.ndarray[Any, np.dtype[Any]]
+Argument = Array | int | float | None
 
 
 @dataclass
@@ -52,34 +54,38 @@ class Host:
 
         An array given twice lies in memory once. None is the address 0.
         """
-        row = KERNELS[kernel]
-        assert len(arguments) == len(row.arguments), f"{kernel} takes {[name for _, name in row.arguments]}"
-        arrays = list({id(one): one for one in arguments if isinstance(one, np.ndarray)}.values())
-        places, end = self._places(arrays, HEAP + 4096 + shift_bytes)
-        self._reach(end + _ALIGNMENT_BYTES)
-        for array, place in zip(arrays, places, strict=True):
-            self.memory.write(self.store, array.tobytes() + bytes([_UNTOUCHED]) * _ALIGNMENT_BYTES, place)
-        address = {id(array): place for array, place in zip(arrays, places, strict=True)}
-        words = [self._word(letter, one, address) for (letter, _), one in zip(row.arguments, arguments, strict=True)]
-        assert self.run([row.number, *words]) == 0
-        for array, place in zip(arrays, places, strict=True):
+        words, places = self.prepared(kernel, *arguments, shift_bytes=shift_bytes)
+        assert self.run(words) == 0
+        for place, array in places.items():
             found = bytes(self.memory.read(self.store, place, place + array.nbytes + _ALIGNMENT_BYTES))
             array[...] = np.frombuffer(found[: array.nbytes], array.dtype).reshape(array.shape)
             assert set(found[array.nbytes :]) == {_UNTOUCHED}, f"{kernel} wrote behind an array"
+
+    def prepared(self, kernel: str, *arguments: Argument, shift_bytes: int = 0) -> tuple[list[int], dict[int, Array]]:
+        """The words of a call whose arrays have been copied into the memory, and where each of them lies."""
+        row = KERNELS[kernel]
+        assert len(arguments) == len(row.arguments), f"{kernel} takes {[name for _, name in row.arguments]}"
+        address: dict[int, int] = {}
+        places: dict[int, Array] = {}
+        end = HEAP + _CODE_BYTES + shift_bytes
+        for array in arguments:
+            if not isinstance(array, np.ndarray) or id(array) in address:
+                continue
+            address[id(array)], places[end] = end, array
+            self._place(array, end)
+            end += -(-(array.nbytes + _ALIGNMENT_BYTES) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        words = [self._word(letter, one, address) for (letter, _), one in zip(row.arguments, arguments, strict=True)]
+        return [row.number, *words], places
 
     def _reach(self, end: int) -> None:
         missing = end - self.memory.data_len(self.store)
         if missing > 0:
             self.memory.grow(self.store, -(-missing // _PAGE_BYTES))
 
-    @staticmethod
-    def _places(arrays: list[np.ndarray[Any, np.dtype[Any]]], begin: int) -> tuple[list[int], int]:
-        places, end = [], begin
-        for array in arrays:
-            assert array.flags["C_CONTIGUOUS"]
-            places.append(end)
-            end += -(-(array.nbytes + _ALIGNMENT_BYTES) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        return places, end
+    def _place(self, array: Array, at: int) -> None:
+        assert array.flags["C_CONTIGUOUS"]
+        self._reach(at + array.nbytes + _ALIGNMENT_BYTES)
+        self.memory.write(self.store, array.tobytes() + bytes([_UNTOUCHED]) * _ALIGNMENT_BYTES, at)
 
     @staticmethod
     def _word(letter: str, argument: Argument, address: dict[int, int]) -> int:

@@ -113,17 +113,20 @@ def conv2d_scratch_bytes(
 ) -> int:
     """What ``scratch`` must hold for ``conv2d`` and both its gradients, whatever the number of samples.
 
-    Either one unfolded group of a sample, or (strides of 1) padded copies of its channels on both sides, the places of the
-    weights' inputs, and the weights once more (kernels/convolution.c, kernels/correlate.c).
+    One unfolded group of a sample; or, with strides of 1, padded copies of its channels on both sides with the weights once more
+    (kernels/correlate.c) or with transformed tiles and weights (kernels/winograd.c).
     """
     channels, outputs, taps = c // groups, o // groups, kh * kw
     reach_h, reach_w = dh * (kh - 1), dw * (kw - 1)
     oh, ow = (h + 2 * ph - reach_h - 1) // sh + 1, (w + 2 * pw - reach_w - 1) // sw + 1
+    unfolded = channels * taps * oh * ow
     if (sh, sw) != (1, 1):
-        return 4 * channels * taps * oh * ow
-    most, height, width = max(channels, outputs), max(h, oh), max(w, ow)
-    plane = (height + reach_h) * (_eights(width) + reach_w)
-    return 4 * max(channels * taps * oh * ow, 2 * _eights(most) * plane + most * taps * (_eights(most) + 1))
+        return 4 * unfolded
+    both = _eights(channels) + _eights(outputs)
+    planes = both * (max(h, oh) + max(reach_h, 8)) * (_eights(max(w, ow)) + max(reach_w, 8))
+    straight = max(channels, outputs) * taps * (max(_eights(channels), _eights(outputs)) + 1)
+    tiled = 36 * (_eights(channels) * _eights(outputs) + 64 * both) if (kh, kw, dh, dw) == (3, 3, 1, 1) else 0
+    return 4 * max(unfolded, planes + max(straight, tiled))
 
 
 def _eights(count: int) -> int:
