@@ -1,47 +1,6 @@
-// The worker: loads the kernels, and trains, stores and moves files as it is told (node/workshop.ts).
+// The page's worker, with the project's own trainer.
 
-import { openFiles } from "../node/files.ts";
 import { makeEngine } from "../node/engine_wasm.ts";
-import type { FromWorker, ToWorker } from "../node/pipe.ts";
-import { Workshop } from "../node/workshop.ts";
+import { serve } from "../node/serve.ts";
 
-const BEAT_MS = 250;
-
-/** A worker's own globals, which the DOM's types do not know. */
-interface Scope {
-    postMessage(message: FromWorker): void;
-    onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
-}
-
-const scope = self as unknown as Scope;
-const waiting: ToWorker[] = [];
-scope.onmessage = (event) => void waiting.push(event.data);
-
-/** A turn of the event loop without the four milliseconds that timers take. */
-const turn = new MessageChannel();
-let turned: () => void = () => undefined;
-turn.port1.onmessage = () => turned();
-const breathe = (): Promise<void> =>
-    new Promise((resolve) => {
-        turned = resolve;
-        turn.port2.postMessage(null);
-    });
-
-async function open(): Promise<void> {
-    const answer = await fetch("/static/kernels.wasm", { redirect: "error" });
-    if (!answer.ok) throw new Error(`kernels.wasm is answered with HTTP ${answer.status}`);
-    const engine = await makeEngine(new Uint8Array(await answer.arrayBuffer()));
-    const around = { now: () => performance.now() / 1000, tell: (message: FromWorker) => scope.postMessage(message), breathe };
-    const workshop = new Workshop(engine, await openFiles(), around);
-    scope.postMessage({ kind: "ready", runtime: engine.runtime });
-    setInterval(() => scope.postMessage({ kind: "beat" }), BEAT_MS);
-    scope.onmessage = (event) => workshop.hear(event.data);
-    waiting.forEach((message) => workshop.hear(message));
-}
-
-void open().catch((error: unknown) => {
-    // Thrown where the page hears it: in `onerror`.
-    setTimeout(() => {
-        throw error;
-    });
-});
+serve(makeEngine);
