@@ -103,6 +103,15 @@ function trainerOf(files: Files, kernels: Kernels): Trainer {
     return new Trainer(kernels, async (digest) => blob(digest), async ({ kind, batch }) => plan(`${kind} ${batch}`));
 }
 
+function refused(what: () => void): void {
+    try {
+        what();
+    } catch {
+        return;
+    }
+    fail("it was taken");
+}
+
 function fail(what: string): never {
     throw new Error(what);
 }
@@ -113,6 +122,9 @@ async function unit({ spec, stop }: JsonObject, files: Files, kernels: Kernels):
     const run = await trainer.begin(spec as unknown as UnitSpec);
     if (files["continuation"] !== undefined) {
         run.load(Continuation.fromBytes(files["continuation"]));
+    }
+    if (files["unfit"] !== undefined) {
+        refused(() => run.load(Continuation.fromBytes(files["unfit"] as Uint8Array)));
     }
     const began = performance.now();
     const first = run.position;

@@ -159,6 +159,17 @@ def test_a_unit_of_every_example_goes_through_all_hosts(name: str, node: Host, c
     assert InTrainer(chromium).run(case, stop=case.spec.steps, continuation=saved) == straight(name, 3)
 
 
+@pytest.mark.parametrize(("inner", "sign"), [(InnerOptimizer(momentum=0.9), True), (ADAMW, False)], ids=["sgd", "adamw"])
+def test_an_optimizer_starts_where_torchs_does_to_the_sign_of_zero(inner: InnerOptimizer, sign: bool, node: Host) -> None:
+    case = hard(inner=inner)
+    _, metadata = tensors_from_bytes(plans(case.program, case.spec)["train 8"])
+    idle = tensors_to_bytes({"code": np.zeros(0, np.int32)}, metadata)  # a step that calls nothing leaves everything at its start
+    state, _ = tensors_from_bytes(InTrainer(node).run(case, stop=1, instead={"train 8": idle}).saved)
+    slots = [array for name, array in state.items() if name.startswith("optimizer/")]
+    assert slots
+    assert all((array == 0).all() and (np.signbit(array) == sign).all() for array in slots)
+
+
 # What is refused.
 
 
@@ -183,9 +194,13 @@ def test_a_continuation_of_another_unit_is_refused(node: Host) -> None:
     refused(node, hard(passes=1, batch_size=50), "continuation of unit u1 at step 3 does not fit", continuation=saved)
 
 
-def test_a_continuation_of_another_model_is_refused(node: Host) -> None:
-    saved, _, rest = InPython().run(hard(), stop=3).saved.partition(b"model/conv.bias")
-    refused(node, hard(), "tensor conv.bias should be float32 \\[4\\], got nothing", continuation=saved + b"model/conv.bigs" + rest)
+def test_a_continuation_of_another_model_is_refused_and_leaves_the_unit_at_its_start(node: Host) -> None:
+    case = hard()
+    begun, _, rest = InPython().run(case, stop=3).saved.partition(b"model/conv.bias")
+    unfit = begun + b"model/conv.bigs" + rest
+    refused(node, case, "tensor conv.bias should be float32 \\[4\\], got nothing", continuation=unfit)
+    found = InTrainer(node).run(case, stop=case.spec.steps, instead={"unfit": unfit})
+    assert found == InPython().run(case, stop=case.spec.steps)
 
 
 @pytest.mark.parametrize(

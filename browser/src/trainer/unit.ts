@@ -44,8 +44,7 @@ export class UnitRun {
         this.spec = spec;
         this.steps = stepsOf(spec);
         this.#parts = parts;
-        parts.host.load(parts.base, true);
-        parts.host.start();
+        this.#restart();
     }
 
     /** Steps done. */
@@ -102,23 +101,40 @@ export class UnitRun {
         });
     }
 
-    /** Go on where `saved` was made. TrainerError if it belongs to another unit or does not fit. */
+    /** Go on where `saved` was made. TrainerError if it belongs to another unit or does not fit; the unit is then at its start. */
     load(saved: Continuation): void {
         const { unit_id } = this.spec;
+        this.#restart();
         if (saved.unit_id !== unit_id || saved.step > this.steps) {
             throw new TrainerError(`a continuation of unit ${saved.unit_id} at step ${saved.step} does not fit unit ${unit_id}`);
         }
         if (this.spec.kind === "train") {
-            this.#parts.host.load(under(MODEL, saved.tensors), false);
-            if (saved.step > 0) {
-                this.#parts.host.loadOptimizer(under(OPTIMIZER, saved.tensors));
-            } else {
-                this.#parts.host.start();
-            }
+            this.#put(saved);
         }
         this.#position = saved.step;
         this.#metrics = saved.metrics;
         this.#digests = saved.digests;
+    }
+
+    #restart(): void {
+        this.#parts.host.load(this.#parts.base, true);
+        this.#parts.host.start();
+        this.#position = 0;
+        this.#metrics = NOTHING;
+        this.#digests = [];
+    }
+
+    #put(saved: Continuation): void {
+        const { host } = this.#parts;
+        try {
+            host.load(under(MODEL, saved.tensors), false);
+            if (saved.step > 0) {
+                host.loadOptimizer(under(OPTIMIZER, saved.tensors));
+            }
+        } catch (error) {
+            this.#restart();
+            throw error;
+        }
     }
 
     /** What the unit changed, by name: end minus start. Boolean buffers cannot change and are left out. */
