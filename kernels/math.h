@@ -18,7 +18,8 @@ static inline f4 scaled4(f4 x, i4 power) {
 // e^x. Under 2 ulp; 0 below -104, infinity above 88.8.
 static inline f4 exp4(f4 x) {
     x = min4(max4(x, splat4(-104.0f)), splat4(89.0f));
-    f4 power = (f4)wasm_f32x4_nearest((v128_t)(x * 1.44269504f));
+    // Rounded to a whole number by what 1.5 * 2^23 leaves room for; its last bits then are that number.
+    f4 shifted = x * 1.44269504f + 12582912.0f, power = shifted - 12582912.0f;
     // ln 2 in two parts, the first short enough to be multiplied by `power` exactly.
     f4 r = (x - power * 0.693145752f) - power * 1.42860677e-6f;
     f4 p = 0.0013950478751f + zero4();
@@ -27,7 +28,7 @@ static inline f4 exp4(f4 x) {
     p = p * r + 0.1666651964188f;
     p = p * r + 0.5f;
     p = (p * r) * r + r + 1.0f;
-    return scaled4(p, (i4)wasm_i32x4_trunc_sat_f32x4((v128_t)power));
+    return scaled4(p, (i4)shifted - 0x4b400000);
 }
 
 // Natural logarithm. Under 2 ulp; minus infinity at 0, NaN below.

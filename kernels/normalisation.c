@@ -10,14 +10,14 @@ static inline float reciprocal_root(double variance, float eps) { return 1.0f / 
 
 // y = (x - mean) * scale + shift.
 static void normalise(const float *x, float *y, int32_t n, float mean, float scale, float shift) {
-    for (int32_t i = 0; i < n; i += 4) put4(y + i, (take4(x + i, n - i, 0.0f) - mean) * scale + shift, n - i);
+    EACH_FOUR(n, { put4(y + i, (take4(x + i, left, 0.0f) - mean) * scale + shift, left); });
 }
 
 // dx = dy * a - (x - mean) * b - c.
 static void normalise_grad(const float *dy, const float *x, float *dx, int32_t n, float mean, float a, float b, float c) {
-    for (int32_t i = 0; i < n; i += 4) {
-        put4(dx + i, take4(dy + i, n - i, 0.0f) * a - (take4(x + i, n - i, 0.0f) - mean) * b - c, n - i);
-    }
+    EACH_FOUR(n, {
+        put4(dx + i, take4(dy + i, left, 0.0f) * a - (take4(x + i, left, 0.0f) - mean) * b - c, left);
+    });
 }
 
 // x is [n, c, inner]. running_mean and running_var (unbiased) may be none; they move by `momentum` towards this batch's.
@@ -73,13 +73,12 @@ void layer_norm(const float *x, const float *weight, const float *bias, float *y
     for (int32_t row = 0; row < rows; row++, x += columns, y += columns) {
         mean[row] = (float)(sum_of(x, columns) / columns);
         rstd[row] = reciprocal_root(squares_about(x, mean[row], columns) / columns, eps);
-        for (int32_t i = 0; i < columns; i += 4) {
-            int32_t left = columns - i;
+        EACH_FOUR(columns, {
             f4 value = (take4(x + i, left, 0.0f) - mean[row]) * rstd[row];
             if (weight) value *= take4(weight + i, left, 0.0f);
             if (bias) value += take4(bias + i, left, 0.0f);
             put4(y + i, value, left);
-        }
+        });
     }
 }
 
@@ -94,12 +93,11 @@ DEFINE_SUM(weighted_dot_about, TERM, const float *dy, const float *weight, const
 static void layer_norm_grad_input(const float *dy, const float *x, const float *weight, float mean, float rstd, float *dx, int32_t columns) {
     float shift = (float)(weighted_sum(dy, weight, columns) / columns);
     float along = (float)(weighted_dot_about(dy, weight, x, mean, columns) / columns) * rstd * rstd;
-    for (int32_t i = 0; i < columns; i += 4) {
-        int32_t left = columns - i;
+    EACH_FOUR(columns, {
         f4 d = take4(dy + i, left, 0.0f);
         if (weight) d *= take4(weight + i, left, 0.0f);
         put4(dx + i, (d - shift - (take4(x + i, left, 0.0f) - mean) * along) * rstd, left);
-    }
+    });
 }
 
 // dweight and dbias are sums over rows in their order.
@@ -107,12 +105,11 @@ void layer_norm_grad(const float *dy, const float *x, const float *weight, const
     if (dweight) memset(dweight, 0, (size_t)columns * sizeof(float));
     if (dbias) memset(dbias, 0, (size_t)columns * sizeof(float));
     for (int32_t row = 0; row < rows; row++, dy += columns, x += columns) {
-        for (int32_t i = 0; i < columns; i += 4) {
-            int32_t left = columns - i;
+        EACH_FOUR(columns, {
             f4 d = take4(dy + i, left, 0.0f);
             if (dweight) put4(dweight + i, take4(dweight + i, left, 0.0f) + d * (take4(x + i, left, 0.0f) - mean[row]) * rstd[row], left);
             if (dbias) put4(dbias + i, take4(dbias + i, left, 0.0f) + d, left);
-        }
+        });
         if (dx) layer_norm_grad_input(dy, x, weight, mean[row], rstd[row], dx + (size_t)row * columns, columns);
     }
 }

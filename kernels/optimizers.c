@@ -3,8 +3,7 @@
 
 // torch/optim/sgd.py without dampening. No buffer without momentum; a buffer starts at minus zero.
 void sgd(float *parameter, const float *gradient, float *momentum_buffer, int32_t n, float lr, float momentum, float weight_decay) {
-    for (int32_t i = 0; i < n; i += 4) {
-        int32_t left = n - i;
+    EACH_FOUR(n, {
         f4 value = take4(parameter + i, left, 0.0f), change = take4(gradient + i, left, 0.0f);
         if (weight_decay != 0.0f) change += value * weight_decay;
         if (momentum != 0.0f) {
@@ -12,7 +11,7 @@ void sgd(float *parameter, const float *gradient, float *momentum_buffer, int32_
             put4(momentum_buffer + i, change, left);
         }
         put4(parameter + i, value - change * lr, left);
-    }
+    });
 }
 
 // x^n by squaring, from the lowest bit of n up.
@@ -28,8 +27,7 @@ void adamw(float *parameter, const float *gradient, float *mean, float *square, 
     float new1 = (float)(1.0 - (double)beta1), new2 = (float)(1.0 - (double)beta2);
     float step_size = (float)((double)lr / (1.0 - power((double)beta1, *step)));
     float correction = (float)__builtin_sqrt(1.0 - power((double)beta2, *step));
-    for (int32_t i = 0; i < n; i += 4) {
-        int32_t left = n - i;
+    EACH_FOUR(n, {
         f4 g = take4(gradient + i, left, 0.0f), m = take4(mean + i, left, 0.0f), s = take4(square + i, left, 0.0f);
         m += (g - m) * new1;
         s = s * beta2 + g * g * new2;
@@ -37,14 +35,13 @@ void adamw(float *parameter, const float *gradient, float *mean, float *square, 
         put4(square + i, s, left);
         f4 scale = sqrt4(s) / correction + eps;
         put4(parameter + i, take4(parameter + i, left, 0.0f) * shrink - m / scale * step_size, left);
-    }
+    });
 }
 
 // Adds the gradient of prox/2 * |parameter - anchor|^2 (FedProx: Li et al. 2020).
 void pull_back(float *gradient, const float *parameter, const float *anchor, int32_t n, float prox) {
-    for (int32_t i = 0; i < n; i += 4) {
-        int32_t left = n - i;
+    EACH_FOUR(n, {
         f4 away = take4(parameter + i, left, 0.0f) - take4(anchor + i, left, 0.0f);
         put4(gradient + i, take4(gradient + i, left, 0.0f) + away * prox, left);
-    }
+    });
 }

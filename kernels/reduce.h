@@ -44,7 +44,7 @@ DEFINE_SUM(dot_about, TERM, const float *dy, const float *x, float mean)
 
 static inline float max_of(const float *x, int32_t n) {
     f4 found = splat4(-__builtin_inff());
-    for (int32_t i = 0; i < n; i += 4) found = max4(found, take4(x + i, n - i, -__builtin_inff()));
+    EACH_FOUR(n, { found = max4(found, take4(x + i, left, -__builtin_inff())); });
     return lanes_max(found);
 }
 

@@ -5,15 +5,15 @@
 // y = e^(x * scale - greatest) over the first `seen` columns, 0 beyond; returns 1 / sum.
 static float exponentials(const float *x, float *y, int32_t columns, int32_t seen, float scale) {
     f4 found = splat4(-__builtin_inff());
-    for (int32_t i = 0; i < seen; i += 4) found = max4(found, take4(x + i, seen - i, -__builtin_inff()) * scale);
+    EACH_FOUR(seen, { found = max4(found, take4(x + i, left, -__builtin_inff()) * scale); });
     float greatest = lanes_max(found);
-    for (int32_t i = 0; i < seen; i += 4) put4(y + i, exp4(take4(x + i, seen - i, 0.0f) * scale - greatest), seen - i);
+    EACH_FOUR(seen, { put4(y + i, exp4(take4(x + i, left, 0.0f) * scale - greatest), left); });
     for (int32_t i = seen; i < columns; i++) y[i] = 0.0f;
     return 1.0f / (float)sum_of(y, seen);
 }
 
 static void scale_row(float *y, int32_t n, float by) {
-    for (int32_t i = 0; i < n; i += 4) put4(y + i, take4(y + i, n - i, 0.0f) * by, n - i);
+    EACH_FOUR(n, { put4(y + i, take4(y + i, left, 0.0f) * by, left); });
 }
 
 void softmax(const float *x, float *y, int32_t rows, int32_t columns) {
@@ -23,10 +23,9 @@ void softmax(const float *x, float *y, int32_t rows, int32_t columns) {
 // dx = scale * y * (dy - sum(dy * y)).
 static void row_grad(const float *dy, const float *y, float *dx, int32_t columns, float scale) {
     float along = (float)dot_of(dy, y, columns);
-    for (int32_t i = 0; i < columns; i += 4) {
-        int32_t left = columns - i;
+    EACH_FOUR(columns, {
         put4(dx + i, take4(y + i, left, 0.0f) * (take4(dy + i, left, 0.0f) - along) * scale, left);
-    }
+    });
 }
 
 void softmax_grad(const float *dy, const float *y, float *dx, int32_t rows, int32_t columns) {
@@ -41,9 +40,9 @@ void log_softmax(const float *x, float *y, int32_t rows, int32_t columns) {
     for (int32_t row = 0; row < rows; row++, x += columns, y += columns) {
         float greatest = max_of(x, columns);
         float log_sum = log1((float)sum_of_exponentials(x, greatest, columns));
-        for (int32_t i = 0; i < columns; i += 4) {
-            put4(y + i, (take4(x + i, columns - i, 0.0f) - greatest) - log_sum, columns - i);
-        }
+        EACH_FOUR(columns, {
+            put4(y + i, (take4(x + i, left, 0.0f) - greatest) - log_sum, left);
+        });
     }
 }
 
@@ -51,10 +50,9 @@ void log_softmax(const float *x, float *y, int32_t rows, int32_t columns) {
 void log_softmax_grad(const float *dy, const float *y, float *dx, int32_t rows, int32_t columns) {
     for (int32_t row = 0; row < rows; row++, dy += columns, y += columns, dx += columns) {
         float along = (float)sum_of(dy, columns);
-        for (int32_t i = 0; i < columns; i += 4) {
-            int32_t left = columns - i;
+        EACH_FOUR(columns, {
             put4(dx + i, take4(dy + i, left, 0.0f) - exp4(take4(y + i, left, 0.0f)) * along, left);
-        }
+        });
     }
 }
 
@@ -98,10 +96,9 @@ void cross_entropy_grad(const float *dloss, const float *log_probability, const 
     float share = *dloss / (float)(count ? count : 1);
     for (int32_t row = 0; row < rows; row++, log_probability += columns, dlogits += columns) {
         float by = target[row] == ignore ? 0.0f : share;
-        for (int32_t i = 0; i < columns; i += 4) {
-            int32_t left = columns - i;
+        EACH_FOUR(columns, {
             put4(dlogits + i, exp4(take4(log_probability + i, left, 0.0f)) * by, left);
-        }
+        });
         if (target[row] != ignore && target[row] >= 0 && target[row] < columns) dlogits[target[row]] -= by;
     }
 }
