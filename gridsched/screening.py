@@ -17,13 +17,13 @@ from gridsched.ports import Blobs, Store, Writer
 from gridsched.train.screen import MOST_TRACES, Trace, differ, suspicions, trace
 from gridsched.train.version import read_version
 
-__all__ = ["Screen"]
+__all__ = ["SAME_BUT_FOR_ROUNDING", "Screen"]
 
 _ROUNDS_BACK = 8
 _AT_ONCE = 256
 """Units of a large round that are compared with one another; the traces of so many are kept in memory, 64 kB each at most."""
 
-_SAME_BUT_FOR_ROUNDING = 1e-3
+SAME_BUT_FOR_ROUNDING = 1e-3
 """Relative L2 distance: honest updates of short units lie 1e-6 apart in two hardware classes, those of other samples 0.3."""
 
 
@@ -86,5 +86,5 @@ class Screen:
             if other.state is UnitState.ACCEPTED
             and other.update not in (None, update)
             and self.blobs.has(other.update or "")
-            and differ(self.blobs.path(other.update or ""), mine, buffers=buffers) <= _SAME_BUT_FOR_ROUNDING
+            and differ(self.blobs.path(other.update or ""), mine, buffers=buffers) <= SAME_BUT_FOR_ROUNDING
         )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from gridsched.core.errors import InvalidInput
 from gridsched.core.method import Method
 
-__all__ = ["WASM", "Dataset", "Job", "JobSpec", "JobState", "is_digest", "is_name"]
+__all__ = ["WASM", "Dataset", "Job", "JobSpec", "JobState", "is_digest", "is_name", "kind_of_runtime"]
 
 WASM = "wasm-"
 """How the hardware classes of the second runtime begin; what follows names its kernels, and the device is all one."""
@@ -26,6 +26,14 @@ def is_digest(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Whether ``text`` may name a job, node, zone or dataset: it appears in ids, file names and metric labels."""
     return _NAME.fullmatch(text) is not None
+
+
+def kind_of_runtime(hardware_class: str) -> str:
+    """``torch`` or ``wasm``, which a hardware class begins with.
+
+    Their dropouts draw different numbers, so that even short units agree in all but rounding only within one of them.
+    """
+    return hardware_class.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

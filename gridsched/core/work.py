@@ -93,7 +93,7 @@ class WorkUnit:
 
     ``only_node`` is the one node that can do it, where the data is that node's own. ``audits`` is the unit that this one does again
     elsewhere, to be compared with it and never merged, ``audit_reason`` why, and ``audit_at`` since when. ``answer`` is what its result
-    counts as where results are compared: equal texts are the same result.
+    counts as where results are compared: equal texts are the same result. ``digests`` are (step, parameter digest) along the way.
     """
 
     spec: UnitSpec
@@ -112,6 +112,7 @@ class WorkUnit:
     audit_reason: str = ""
     audit_at: datetime | None = None
     answer: str = ""
+    digests: tuple[tuple[int, str], ...] = ()
 
     @property
     def unit_id(self) -> str:

@@ -2,8 +2,8 @@
 
 An audit is a unit of its own with the same specification under another id, in the round of the unit that it audits: the round waits for it
 like for any other, and it is never merged. The auditor is drawn among the nodes of the same hardware class, where bits are equal; where
-there is none, and the unit is short enough for classes to agree in all but rounding, among all. Where nobody is left to ask, the unit is
-not held up. Every unit is asked about a few times at most, so no wait is without an end.
+there is none, and the unit is short enough for classes to agree in all but rounding, among all with the same runtime. Where nobody is left
+to ask, the unit is not held up. Every unit is asked about a few times at most, so no wait is without an end.
 """
 
 import json
@@ -14,7 +14,7 @@ from datetime import datetime
 from gridsched.core.consent import Consent
 from gridsched.core.facts import AuditEnded, AuditOpened, Fact
 from gridsched.core.fleet import DeviceState, Node, Presence
-from gridsched.core.job import Job
+from gridsched.core.job import Job, kind_of_runtime
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.round import Epoch, Round, RoundState
 from gridsched.core.trust import AuditReason, AuditResult, Judgement, Vote, audit_chance, choose, drawn, judge, votes_needed
@@ -192,10 +192,12 @@ def _able(tx: Tx, now: datetime, unit: WorkUnit, *, but: str = "") -> list[str]:
     free = tuple(p.node_id for p in tx.find(Presence, node_id=there) if p.present and p.cut_at is None and p.device is DeviceState.FREE)
     zone = tx.get(ZoneState, job.spec.zone) or ZoneState(zone=job.spec.zone)
     willing = [c.node_id for c in tx.find(Consent, node_id=free) if not c.refuses(reward_micro_per_kwh=zone.reward_micro_per_kwh, now=now)]
-    like = _class(tx, unit)
-    same = [name for name in willing if nodes[name].runtime == like]
-    short = unit.spec.kind is UnitKind.TRAIN and unit.spec.steps <= LONGEST_ACROSS
-    return same or (willing if short else [])
+    classes = _classes(tx, unit)
+    same = [name for name in willing if {nodes[name].runtime} == classes]
+    if same or unit.spec.kind is not UnitKind.TRAIN or unit.spec.steps > LONGEST_ACROSS:
+        return same
+    kinds = {kind_of_runtime(name) for name in classes}
+    return [name for name in willing if {kind_of_runtime(nodes[name].runtime)} == kinds]
 
 
 def _worth_hearing(tx: Tx, unit: WorkUnit) -> bool:
@@ -277,6 +279,7 @@ def _take_over(tx: Tx, now: datetime, unit: WorkUnit, right: WorkUnit) -> None:
             accepted_lease=right.accepted_lease,
             accepted_at=now,
             answer=right.answer,
+            digests=right.digests,
         )
     )
 
@@ -369,12 +372,11 @@ def _presence(tx: Tx, node_id: str) -> Presence:
     return tx.get(Presence, node_id) or Presence(node_id=node_id)
 
 
-def _class(tx: Tx, unit: WorkUnit) -> str:
-    """The hardware class that did an accepted unit; "" where nodes of several have: then no class gives the same bits."""
+def _classes(tx: Tx, unit: WorkUnit) -> set[str]:
+    """The hardware classes that did an accepted unit; where there are several, none gives the same bits."""
     workers = [tx.get(Node, name) for name in _workers(tx, unit, tx.must(Lease, unit.accepted_lease))]
-    classes = {node.runtime for node in workers if node is not None}
-    return classes.pop() if len(classes) == 1 else ""
+    return {node.runtime for node in workers if node is not None}
 
 
 def _one_class(tx: Tx, one: WorkUnit, other: WorkUnit) -> bool:
-    return _class(tx, one) == _class(tx, other) != ""
+    return len(classes := _classes(tx, one)) == 1 and classes == _classes(tx, other)

@@ -223,6 +223,7 @@ def _accept(
         accepted_lease=lease.lease_id,
         accepted_at=now,
         answer=audit.answer_of(message.update, message.metrics),
+        digests=_trail(unit, message.digests),
     )
     accepted, too_late = stream.take_in(tx, now, accepted)
     tx.put(ended, accepted)
@@ -245,6 +246,13 @@ def _accept(
     for free in (node_id, *(lease.node_id for lease in outrun)):
         made += assign.offer_next(tx, now, free, rules=rules)
     return Reply(orders_for(tx, now, node_id, rules=rules), made)
+
+
+def _trail(unit: WorkUnit, told: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """The parameter digests along the way, where they are what a unit of that length has; else none: they accuse, and decide nothing."""
+    spec = unit.spec
+    due = range(spec.digest_every, spec.steps + 1, spec.digest_every) if spec.kind is UnitKind.TRAIN else range(0)
+    return tuple(told) if [step for step, _ in told] == list(due) and all(is_digest(digest) for _, digest in told) else ()
 
 
 def _go_on(tx: Tx, now: datetime, accepted: WorkUnit, metrics: dict[str, float], rules: Rules) -> list[Fact]:

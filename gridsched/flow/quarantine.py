@@ -85,6 +85,7 @@ def reopened(unit: WorkUnit) -> WorkUnit:
         accepted_lease=None,
         accepted_at=None,
         answer="",
+        digests=(),
     )
 
 

@@ -29,7 +29,7 @@ from gridsched.train import codec, program
 from gridsched.train.checkpoint import load_continuation, save_continuation
 from gridsched.train.dataset import Dataset, DatasetManifest
 from gridsched.train.tensors import file_digest
-from gridsched.train.unit import Continuation, Metrics, Runtime, UnitRun
+from gridsched.train.unit import Continuation, Runtime, UnitRun, summary
 from gridsched.train.version import read_version
 
 __all__ = ["Ended", "Worker", "main"]
@@ -218,7 +218,7 @@ class Worker:
                 run=train.run,
                 update=update,
                 executed=unit.position - pace.first_step,
-                metrics=_summary(unit.metrics),
+                metrics=summary(unit.metrics),
                 digests=[((index + 1) * every, digest) for index, digest in enumerate(unit.digests)],
             )
         )
@@ -247,12 +247,6 @@ class _Pace:
 
 def _fits(saved: Continuation, spec: UnitSpec) -> bool:
     return saved.unit_id == spec.unit_id and 0 <= saved.step <= spec.steps
-
-
-def _summary(metrics: Metrics) -> dict[str, float]:
-    """``loss`` is the mean; ``correct`` of ``count`` only where the program classifies."""
-    found = {"loss": metrics.loss, "samples": float(metrics.samples)}
-    return found | {"correct": float(metrics.correct), "count": float(metrics.count)} if metrics.count else found
 
 
 def _lower_priority(priority: Priority) -> None:

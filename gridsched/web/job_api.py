@@ -14,6 +14,7 @@ from gridsched.core.errors import InvalidInput, NotFound
 from gridsched.core.job import Dataset, Job, JobSpec
 from gridsched.core.round import Epoch, Version
 from gridsched.flow import admit, ask
+from gridsched.flow.case import case_of
 from gridsched.ports import Tx
 from gridsched.web import ahead, views, waiting
 from gridsched.web.intake import check_dataset, check_job, wasm_lacks
@@ -47,6 +48,7 @@ class JobApi:
             door("/v1/jobs/{job_id}/epochs", self.epochs, look),
             door("/v1/jobs/{job_id}/schedule", self.schedule, look),
             door("/v1/jobs/{job_id}/units", self.units, look),
+            door("/v1/units/{unit_id}", self.unit, look),
             door("/v1/datasets", self.datasets, look),
             door("/v1/datasets", self.add_dataset, order, "POST"),
         ]
@@ -69,6 +71,9 @@ class JobApi:
         only(request, "limit")
         now, pace, limit = self._doors.clock.now(), self._doors.rules.pace, number(request, "limit", 1000)
         return answer(await self._at.read(lambda tx: waiting.units(tx, _job(tx, request), now, pace=pace, limit=limit)))
+
+    async def unit(self, request: Request) -> Response:
+        return answer(await self._at.read(lambda tx: views.plain(case_of(tx, request.path_params["unit_id"]))))
 
     async def schedule(self, request: Request) -> Response:
         def told(tx: Tx) -> Any:

@@ -1,4 +1,4 @@
-"""What a node is owed below one micro-unit; who paused a zone, and the audit log; what a runtime lacks for a job.
+"""Parts of a micro-unit; who paused a zone, and the audit log; what a runtime lacks for a job; how a unit came to its result.
 
 Of jobs that are there already nothing need be said: they ask for the first runtime by its name.
 """
@@ -20,6 +20,7 @@ def _added() -> dict[str, tuple[Column, ...]]:
         "jobs": (Column("wasm_lacks", TEXT, nullable=False, server_default=""),),
         "leases": (Column("carried_micro", sa.Double(), nullable=False, server_default="0"),),
         "presences": (Column("owed_micro", sa.Double(), nullable=False, server_default="0"),),
+        "units": (Column("digests", sa.Text(), nullable=False, server_default="[]"),),
         "zones": (
             Column("paused_at", sa.BigInteger(), nullable=True),
             Column("paused_by", TEXT, nullable=False, server_default=""),

@@ -369,12 +369,18 @@ def test_a_unit_whose_answers_are_set_aside_is_counted_once_and_what_it_drew_is_
     assert (epoch.useful_j, epoch.wasted_j, epoch.units) == (0.0, 900.0, 0)
 
 
-@pytest.mark.parametrize(("passes", "results"), [(1, ["match"]), (4, ["unauditable"])])
+@pytest.mark.parametrize(
+    ("third", "passes", "results"),
+    [
+        ("torch-arm", 1, ["match"]),  # short, and all of one runtime: the same but for rounding
+        ("torch-arm", 4, ["unauditable"]),
+        ("wasm-0123abcd", 1, ["unauditable"]),  # the second half was drawn by another generator
+    ],
+)
 def test_a_unit_begun_in_one_class_and_ended_in_another_is_held_to_no_bits_and_against_nobody(
-    site: House, passes: int, results: list[str]
+    site: House, third: str, passes: int, results: list[str]
 ) -> None:
-    """Its bits are those of neither class: where it is short it is compared but for rounding, else nobody can say."""
-    for name, runtime in (("pc", "torch-x"), ("phone", "wasm-0123abcd"), ("tablet", "wasm-0123abcd")):
+    for name, runtime in (("pc", "torch-x"), ("phone", third), ("tablet", third)):
         site.join(name, runtime=runtime, opt_in=name == "pc")
     site.job(method=one_unit(passes=passes))
     begin(site)
@@ -393,3 +399,21 @@ def test_a_unit_begun_in_one_class_and_ended_in_another_is_held_to_no_bits_and_a
     assert [fact.result for fact in of(facts, AuditEnded)] == results
     assert not of(facts, NodeQuarantined)
     assert ready(site) == 1
+
+
+def test_the_two_runtimes_are_not_asked_about_one_another_and_wasm_nodes_and_pages_are_one_class(site: House) -> None:
+    """Dropout draws other numbers in the other runtime: an honest answer would look like a lie."""
+    site.join("pc", runtime="torch-x")
+    for name in ("page", "pi"):
+        site.join(name, runtime="wasm-0123abcd", opt_in=False)
+    site.job(method=one_unit())
+    begin(site)
+    assert [fact.result for fact in of(finish(site, "pc"), AuditEnded)] == ["unauditable"]
+    for name in ("page", "pi"):
+        site.do(partial(collect.choose, node_id=name, message=ConsentChoice(opted_in=True), rules=site.rules))
+    site.do(partial(collect.choose, node_id="pc", message=ConsentChoice(opted_in=False), rules=site.rules))
+    site.job("k", method=one_unit(passes=4))
+    site.tick()
+    first = next(name for name in ("page", "pi") if site.lease(name))
+    (opened,) = of(finish(site, first), AuditOpened)
+    assert {first, opened.node_id} == {"page", "pi"}

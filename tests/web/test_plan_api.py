@@ -9,32 +9,14 @@ from typing import Any
 
 import pytest
 
-from gridsched.core.job import JobSpec
-from gridsched.core.method import InnerOptimizer, Method
+from gridsched.core.method import InnerOptimizer
 from gridsched.flow import admit
-from gridsched.train.dataset import write_dataset
 from gridsched.train.plan import Plan, plan_of
-from gridsched.train.program import to_bytes
-from gridsched.train.version import initial_version
 from gridsched.web import plan_api
 from gridsched.web.pages import BUILT
-from tests.train.builders import SAMPLES, hard_net, samples
+from tests.train.builders import hard_net
+from tests.web.builders import INNER, job_of
 from tests.web.conftest import LIMITS, ZONE, House, build
-
-INNER = InnerOptimizer(lr=0.1, momentum=0.9)
-
-
-def job_of(house: House, **changes: Any) -> JobSpec:
-    """A job that may run, its files stored."""
-    blobs = house.daemon.blobs
-    program, tensors = hard_net()
-    manifest = write_dataset(samples(), name="train", shard_samples=32, put=blobs.put)
-    spec = JobSpec(
-        job_id="j", name="j", program=blobs.put(to_bytes(program, tensors)), dataset=blobs.put(manifest.to_bytes()), samples=SAMPLES,
-        test_dataset=None, test_samples=0, initial=blobs.put(initial_version(program, tensors).to_bytes()), seed=1,
-        method=Method(batch_size=8, inner=INNER), zone=ZONE,
-    )  # fmt: skip
-    return replace(spec, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""A finished unit with all that it takes to judge it: what was to be done, what came of it, and on what kind of machine."""
+
+from dataclasses import dataclass
+
+from gridsched.core.errors import NotFound
+from gridsched.core.fleet import Node
+from gridsched.core.lease import Lease, LeaseState
+from gridsched.core.work import UnitSpec, UnitState, WorkUnit
+from gridsched.ports import Tx
+
+__all__ = ["Case", "case_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """``answer`` is what the result counts as (see `gridsched.flow.audit.answer_of`), ``digests`` the parameters' along the way.
+
+    ``classes`` are the hardware classes of all nodes whose work is in it, as far as they are still known.
+    """
+
+    spec: UnitSpec
+    state: UnitState
+    update: str | None
+    answer: str
+    digests: tuple[tuple[int, str], ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def case_of(tx: Tx, unit_id: str) -> Case:
+    """Raises `NotFound` for a unit that the site does not have."""
+    unit = tx.get(WorkUnit, unit_id)
+    if unit is None:
+        raise NotFound(f"there is no unit {unit_id}; unit ids read JOB.r3.u2, see gridsched job watch and GET /v1/jobs/JOB/versions")
+    leases = tx.find(Lease, unit_id=unit_id, state=LeaseState.HANDED_OVER)
+    if unit.accepted_lease is not None:
+        leases.append(tx.must(Lease, unit.accepted_lease))
+    nodes = [tx.get(Node, node_id) for node_id in {lease.node_id for lease in leases}]
+    classes = tuple(sorted({node.runtime for node in nodes if node is not None}))
+    return Case(spec=unit.spec, state=unit.state, update=unit.update, answer=unit.answer, digests=unit.digests, classes=classes)
