@@ -6,15 +6,30 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gridsched.core.work import UnitSpec
 
-__all__ = ["CHROMIUM_ARGUMENTS", "ESBUILD", "KERNELS", "Ask", "Host", "HostError", "bundle", "chromium_host", "node_host", "spec_json"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+__all__ = [
+    "CHROMIUM_ARGUMENTS",
+    "ESBUILD",
+    "KERNELS",
+    "Ask",
+    "Host",
+    "HostError",
+    "bundle",
+    "chromium_host",
+    "headless",
+    "node_host",
+    "spec_json",
+]
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -56,10 +71,10 @@ def spec_json(spec: UnitSpec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def bundle(module: str, folder: Path) -> Path:
+def bundle(module: str, folder: Path, *more: str) -> Path:
     """``module`` of this folder with all it imports, as one script in ``folder``."""
     out = folder / f"{Path(module).stem}.js"
-    command = [str(ESBUILD), str(HERE / module), "--bundle", "--format=esm", "--log-level=warning", f"--outfile={out}"]
+    command = [str(ESBUILD), str(HERE / module), "--bundle", "--format=esm", "--log-level=warning", f"--outfile={out}", *more]
     subprocess.run(command, check=True, cwd=REPOSITORY / "browser")
     return out
 
@@ -84,15 +99,23 @@ def node_host(folder: Path) -> Iterator[Host]:
 
 
 @contextmanager
-def chromium_host(folder: Path) -> Iterator[Host]:
-    """A Web Worker in a page of a headless Chromium until the end of the context."""
+def headless() -> Iterator["Browser"]:
+    """A headless Chromium until the end of the context. A process has room for one Playwright, so all tests share this one."""
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def chromium_host(folder: Path, browser: "Browser | None" = None) -> Iterator[Host]:
+    """A Web Worker in a page of ``browser``, or of one of its own, until the end of the context."""
     bundle("worker.ts", folder)
     (folder / "index.html").write_text("<!doctype html><title>trainer</title>", encoding="utf-8")
-    with _served(folder) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page()
+    with _served(folder) as address, nullcontext(browser) if browser else headless() as found:
+        page = found.new_page()
         page.goto(address)
         page.evaluate("window.worker = new Worker('worker.js', { type: 'module' })")
         script = "request => new Promise((done) => { worker.onmessage = ({ data }) => done(data); worker.postMessage(request); })"
@@ -101,7 +124,7 @@ def chromium_host(folder: Path) -> Iterator[Host]:
             return str(page.evaluate(script, request))
 
         yield _loaded(Host("chromium", ask))
-        browser.close()
+        page.close()
 
 
 def _loaded(host: Host) -> Host:
