@@ -203,6 +203,12 @@ def test_a_continuation_of_another_model_is_refused_and_leaves_the_unit_at_its_s
     assert found == InPython().run(case, stop=case.spec.steps)
 
 
+def test_a_continuation_whose_tensors_have_other_shapes_is_refused(node: Host) -> None:
+    state, metadata = tensors_from_bytes(InPython().run(hard(), stop=3).saved)
+    turned = tensors_to_bytes({**state, "model/out.weight": state["model/out.weight"].T}, metadata)
+    refused(node, hard(), "tensor out.weight should be float32 \\[3, 64\\], got float32 \\[64, 3\\]", continuation=turned)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
