@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gridsched.core.facts import AuditEnded, AuditOpened, Fact, JobEnded, NodeQuarantined, RewardReversed
+from gridsched.core.facts import AuditEnded, AuditOpened, Fact, JobEnded, NodeQuarantined, RewardReversed, UnitAccepted
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import Lease, LeaseReason
@@ -128,6 +128,26 @@ def test_a_liar_is_found_shut_out_and_unpaid_and_leaves_no_trace(folder: Path, l
     backs = find(sim, lambda tx: tx.find(Transfer, kind=TransferKind.REVERSE))
     assert {(back.debit, back.lease_id) for back in backs} == {(node_account("liar"), fact.lease_id) for fact in reversed_}
     assert len(backs) == len(reversed_)
+    sim.close()
+
+
+def test_a_lying_page_among_torch_and_wasm_nodes_is_found_by_those_whose_bits_are_its_own(folder: Path) -> None:
+    kernels = "wasm-0123abcd"
+    sim = Simulation(folder, trust=Trust())
+    for number in range(2):
+        sim.add_node(f"torch-{number}", power_w=50.0, steps_per_s=0.10)
+    for number in range(3):
+        sim.add_node(f"wasm-{number}", power_w=50.0, steps_per_s=0.10, runtime=kernels)
+    sim.add_node("page", power_w=50.0, steps_per_s=0.10, runtime=kernels, lie=flipped)
+    sim.add_job(samples=768, method=METHOD)
+    run(sim)
+    assert sim.final_digest() == clean(folder)
+    assert [fact.node_id for fact in of(sim, NodeQuarantined)] == ["page"]
+    classes = find(sim, lambda tx: {node.node_id: node.runtime for node in tx.find(Node)})
+    done_by = {fact.unit_id: fact.node_id for fact in sim.facts if isinstance(fact, UnitAccepted)}
+    asked = [(done_by[fact.unit_id], fact.node_id) for fact in of(sim, AuditOpened) if fact.unit_id in done_by]
+    assert {classes[worker] for worker, _ in asked} == {"torch-sim", kernels}
+    assert all(classes[worker] == classes[auditor] for worker, auditor in asked)
     sim.close()
 
 
