@@ -73,6 +73,10 @@ def submit(
     top_up: Annotated[bool, typer.Option(help="For the deadline, draw outside surplus where the operator allows it.")] = True,
     top_up_below: Annotated[str, typer.Option(help='Outside surplus only up to this price, such as "60 EUR/MWh".')] = "",
     priority: Annotated[int, typer.Option(help="Jobs of a higher priority go first.")] = 0,
+    runtime: Annotated[
+        str,
+        typer.Option(help="Only nodes with this runtime: torch, or wasm for the same bits on every device. Default: any that covers it."),
+    ] = "",
     site: SiteOption = None,
     url: UrlOption = None,
     token: TokenOption = None,
@@ -82,13 +86,16 @@ def submit(
     from gridsched.cli.operator import only_zone
 
     with daemon_at(site, url, token) as daemon:
-        wishes = _wishes(deadline, priority, top_up=top_up, below=top_up_below)
+        wishes = _wishes(deadline, priority, top_up=top_up, below=top_up_below) | {"runtime": runtime}
         with out.status("tracing the model"):
             made = owner.prepare(file, zone=zone or only_zone(daemon), name=name, seed=seed, changes={"epochs": epochs}, wishes=wishes)
         with Progress(console=out, transient=True) as progress:
             bar = progress.add_task("storing", total=sum(map(len, made.blobs.values())))
             spec = owner.submit(daemon, made, progress=lambda size: progress.advance(bar, size))
+        lacking = daemon.get(f"/v1/jobs/{spec.job_id}")["wasm_lacks"]
     out.print(_submitted(spec, members=len(made.specs)))
+    if lacking:
+        out.print(f"for nodes with PyTorch alone: the wasm runtime does not cover it ({lacking})", markup=False, soft_wrap=True)
     if spec.deadline is not None:
         out.print(f"due by {spec.deadline:%Y-%m-%d %H:%M} UTC; its hours: gridsched schedule show {spec.job_id}")
     out.print(f"next: gridsched job watch {made.name}")
@@ -175,7 +182,9 @@ def _look_at_job(daemon: Operator, states: list[Any]) -> tuple[Table, list[str]]
     epochs = daemon.get(f"/v1/jobs/{state['job_id']}/epochs")
     units = daemon.get(f"/v1/jobs/{state['job_id']}/units", limit=_SHOWN + 1)
     table = _table(state["job_id"], state, epochs)
-    table.caption, table.caption_justify = "\n".join([unit["waits"] for unit in units[:_SHOWN]] + ["..."] * (len(units) > _SHOWN)), "left"
+    said = [f"for torch alone: {state['wasm_lacks']}"] if state["wasm_lacks"] else []
+    said += [unit["waits"] for unit in units[:_SHOWN]] + ["..."] * (len(units) > _SHOWN)
+    table.caption, table.caption_justify = "\n".join(said), "left"
     return table, [_line(row) for row in epochs if row["ended_at"] is not None]
 
 

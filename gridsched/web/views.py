@@ -11,7 +11,7 @@ from gridsched.core.consent import Consent
 from gridsched.core.errors import NotFound
 from gridsched.core.facts import Fact, LeasePaused, LeaseResumed, SignalDegraded, UnitAccepted, kind_of
 from gridsched.core.fleet import Node, Presence
-from gridsched.core.job import Job
+from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease
 from gridsched.core.ledger import Account, Transfer, node_account, verify
 from gridsched.core.policy import Decision, Input, Policy
@@ -111,12 +111,20 @@ def nodes(tx: Tx, *, now: datetime, connected: set[str]) -> list[Json]:
     zones = {zone.zone: zone for zone in tx.find(ZoneState)}
     targets = _targets(tx, zones)
     accounts = {account.account_id: account for account in tx.find(Account)}
+    running = tx.find(Job, state=JobState.RUNNING)
     rows = []
     for node in tx.find(Node):
         presence, lease = presences.get(node.node_id), leases.get(node.node_id)
         zone = zones.get(node.zone) or ZoneState(zone=node.zone)
         reason = reason_of(
-            node, presence, consents.get(node.node_id), lease, target_w=targets.get(node.zone), reward=zone.reward_micro_per_kwh, now=now
+            node,
+            presence,
+            consents.get(node.node_id),
+            lease,
+            target_w=targets.get(node.zone),
+            reward=zone.reward_micro_per_kwh,
+            now=now,
+            jobs=[job for job in running if job.spec.zone == node.zone],
         )
         rows.append(_node(node, presence, lease, units, accounts) | {"reason": reason.value, "connected": node.node_id in connected})
     return rows

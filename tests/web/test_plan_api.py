@@ -24,6 +24,11 @@ def house() -> Iterator[House]:
     yield from build(LIMITS)
 
 
+@pytest.fixture
+def empty() -> Iterator[House]:
+    yield from build(LIMITS)
+
+
 @pytest.fixture(scope="module")
 def token(house: House) -> str:
     house.do(partial(admit.submit, spec=job_of(house), initial_bytes=1))
@@ -114,3 +119,16 @@ def test_a_cancelled_jobs_program_is_planned_no_more(house: House, token: str) -
     assert house.call("GET", path(house), token=late).status_code == 200
     house.post("/v1/jobs/j/cancel")
     assert house.call("GET", path(house), token=late).status_code == 404
+
+
+def test_the_operator_sees_which_node_no_job_is_for_and_why(empty: House) -> None:
+    house = empty
+    house.do(partial(admit.submit, spec=job_of(house), initial_bytes=1, wasm_lacks="aten.conv3d.default"))
+    token = house.join("tablet")
+    house.post("/v1/node/hello", {"instance": "one", "runtime": "wasm-0123abcd"}, token=token)
+    house.surplus(1000.0)
+    house.tick()
+    (row,) = house.get("/v1/nodes")
+    assert (row["reason"], row["lease_id"]) == ("runtime", None)
+    assert house.get("/v1/jobs/j")["wasm_lacks"] == "aten.conv3d.default"
+    assert house.post("/v1/node/sync", {"instance": "one"}, token=token).json()["node_reason"] == "runtime"
