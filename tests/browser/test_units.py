@@ -89,7 +89,7 @@ def test_every_setting_of_a_unit_ends_in_the_bits_of_wasmtime(changes: dict[str,
 
 
 class OddNet(nn.Module):
-    """[batch, 5] words -> [batch, 12]: tied weights, a parameter that is not trained, buffers that are not floats."""
+    """[batch, 5] words -> [batch, 12]: tied weights, a parameter that is not trained, buffers that are not floats, and draws."""
 
     mask: torch.Tensor
 
@@ -103,7 +103,7 @@ class OddNet(nn.Module):
         self.register_buffer("calls", torch.tensor(7))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = functional.relu(self.between(self.embed(x))) * self.mask
+        hidden = functional.dropout(functional.relu(self.between(self.embed(x))), 0.3, self.training) * self.mask
         found: torch.Tensor = self.out(hidden.mean(1))
         return found
 
