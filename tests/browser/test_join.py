@@ -132,7 +132,7 @@ def test_offline_it_says_so_and_goes_on_by_itself(visitor: Visitor, house: House
 def test_an_old_page_reloads_once_and_then_asks_for_help(visitor: Visitor, house: House) -> None:
     loads: list[str] = []
     visitor.page.on("load", lambda page: loads.append(page.url))
-    answer = {"error": "InvalidInput", "detail": "node phone-1 speaks protocol 2, the daemon 3"}
+    answer = {"error": "OtherRelease", "detail": "node phone-1 speaks protocol 2, the daemon 3"}
     visitor.context.route("**/v1/node/hello", lambda route: route.fulfill(status=400, body=json.dumps(answer)))
     visitor.join()
     visitor.until(lambda: "older than the server" in visitor.page.inner_text("main"))

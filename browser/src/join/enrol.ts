@@ -1,7 +1,7 @@
 // Joining: one code, and what this device is. What is suggested can be changed, and is told to nobody before the button is pressed.
 
 import { Client } from "../node/client.ts";
-import { type Failure, asFailure } from "../node/errors.ts";
+import { type Failure, asFailure, isOtherRelease } from "../node/errors.ts";
 import type { Identity } from "../node/home.ts";
 import { VERSION } from "../node/wire.ts";
 import { find, write } from "./dom.ts";
@@ -88,7 +88,7 @@ async function join(runtime: string, code: string, name: string, powerW: number)
 }
 
 function refused(parts: Enrolment, failure: Failure): void {
-    if (failure.name === "InvalidInput" && /protocol/.test(failure.message)) return parts.outdated();
+    if (isOtherRelease(failure)) return parts.outdated();
     write(find("join-problem"), failure.message);
     const field = failure.name === "Conflict" ? "name" : "code";
     input(field).setAttribute("aria-invalid", "true");

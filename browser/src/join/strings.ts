@@ -183,7 +183,7 @@ const de: Record<Text, string> = {
         "Die Änderungen an den Zahlen des Modells, die Ihr Gerät berechnet hat, die Anzahl der Schritte, eine Schätzung der Energie und ob es lädt oder beschäftigt ist. Keine Dateien, keine Kontakte, kein Standort, nichts Eingetipptes. Die Beispiele, aus denen es lernt, kommen vom Betreiber.",
     limits_title: "Ihre Grenzen",
     how_long: "Wie lange",
-    until_off: "Bis ich es ausschalte",
+    until_off: "Bis auf Weiteres",
     one_hour: "Für 1 Stunde",
     two_hours: "Für 2 Stunden",
     four_hours: "Für 4 Stunden",

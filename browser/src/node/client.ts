@@ -100,10 +100,11 @@ export class Client {
         if (at < total) throw new Failure("Unreachable", `blob ${digest.slice(0, 12)} was cut off at byte ${at} of ${total}`);
     }
 
-    /** The plan of a program: its bytes, and the digest of the kernels the daemon serves. */
-    async plan(program: string, query: Record<string, string>): Promise<{ data: Uint8Array<ArrayBuffer>; kernels: string }> {
-        const answer = await this.ask("GET", `/v1/node/plan/${program}?${new URLSearchParams(query).toString()}`);
-        return { data: new Uint8Array(await answer.arrayBuffer()), kernels: answer.headers.get("Gridsched-Kernels") ?? "" };
+    /** The plan of a program for the kernels of that digest; refused as `OtherRelease` where the daemon serves others. */
+    async plan(program: string, query: Record<string, string>, kernels: string): Promise<Uint8Array<ArrayBuffer>> {
+        const headers = { "Gridsched-Kernels": kernels };
+        const answer = await this.ask("GET", `/v1/node/plan/${program}?${new URLSearchParams(query).toString()}`, { headers });
+        return new Uint8Array(await answer.arrayBuffer());
     }
 
     private async received(digest: string, total: number): Promise<number> {

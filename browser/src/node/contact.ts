@@ -3,7 +3,7 @@
 
 import { backoffS } from "./backoff.ts";
 import type { Client } from "./client.ts";
-import { type Failure, asFailure, isFatal } from "./errors.ts";
+import { type Failure, asFailure, isFatal, isOtherRelease } from "./errors.ts";
 import type { Choice } from "./home.ts";
 import { type Order, type Orders, type Sync, VERSION } from "./wire.ts";
 
@@ -166,10 +166,7 @@ export class Contact {
         await this.call(
             () => this.parts.client.hello({ instance: this.instance, runtime, memory_bytes: memoryBytes, version: VERSION }),
             () => (this.greeted = runtime === this.runtime),
-            (error) => {
-                // A hello is always well formed, but for its version: the daemon is of another release than this page.
-                this.outdated = error.name === "InvalidInput" || error.name === "MessageError";
-            },
+            (error) => (this.outdated = isOtherRelease(error)),
         );
     }
 
@@ -195,7 +192,7 @@ export class Contact {
         );
     }
 
-    private call(ask: () => Promise<Orders>, then = (): void => undefined, otherwise: (error: Failure) => void = () => undefined): Promise<void> {
+    private call(ask: () => Promise<Orders>, then: () => unknown = () => undefined, otherwise: (error: Failure) => unknown = () => undefined): Promise<void> {
         const saidS = this.parts.now();
         return this.alone(async () => {
             try {

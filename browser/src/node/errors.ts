@@ -44,10 +44,13 @@ export function asFailure(error: unknown): Failure {
 }
 
 const FATAL = new Set(["DuplicateIdentity", "Unauthorized", "Forbidden"]);
-const FINAL = new Set(["InvalidInput", "MessageError", "UpdateRefused", "Conflict", "LeaseLost", "IllegalMove", "TooLarge", "BlobCorrupt"]);
+const FINAL = new Set(["OtherRelease", "ProgramError", "UnsupportedOperator", "InvalidInput", "MessageError", "UpdateRefused", "Conflict", "LeaseLost", "IllegalMove", "TooLarge", "BlobCorrupt"]);
 
 /** Whether going on as this node makes no sense. */
 export const isFatal = (error: Failure): boolean => FATAL.has(error.name);
+
+/** Whether page and daemon are of different releases. A hello is always well formed but for that. */
+export const isOtherRelease = (error: Failure): boolean => error.name === "OtherRelease" || error.name === "MessageError";
 
 /** Whether trying the same again would not help. */
 export const isFinal = (error: Failure): boolean => FINAL.has(error.name);

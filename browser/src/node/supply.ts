@@ -4,14 +4,11 @@
 import { backoffS } from "./backoff.ts";
 import type { Client } from "./client.ts";
 import type { Engine, Sources } from "./engine.ts";
-import { Failure, asFailure, isFatal } from "./errors.ts";
+import { Failure, asFailure, isFatal, isFinal } from "./errors.ts";
 import type { Bytes } from "./files.ts";
 
 /** The run that waited for it was dropped. */
 export class Dropped extends Error {}
-
-/** The daemon serves other kernels than those this page was loaded with. */
-export class Stale extends Error {}
 
 const ATTEMPTS_AT_A_ROTTEN_FILE = 3;
 
@@ -34,10 +31,8 @@ export class Supply implements Sources {
         throw new Failure("BlobCorrupt", `blob ${digest.slice(0, 12)} does not match its digest each time it is fetched`);
     }
 
-    async plan(program: string, query: Record<string, string>): Promise<Bytes> {
-        const found = await this.again(() => this.client.plan(program, query));
-        if (found.kernels && found.kernels !== this.engine.kernels) throw new Stale(`the daemon serves kernels ${found.kernels.slice(0, 8)}`);
-        return found.data;
+    plan(program: string, query: Record<string, string>): Promise<Bytes> {
+        return this.again(() => this.client.plan(program, query, this.engine.kernels));
     }
 
     /** All of a file; a download that was cut goes on from where it was. */
@@ -74,7 +69,7 @@ export class Supply implements Sources {
             } catch (error) {
                 if (this.signal.aborted) throw new Dropped();
                 const failure = asFailure(error);
-                if (isFatal(failure) || failure.name === "NotFound" || failure.name === "InvalidInput" || failure.name === "UnsupportedOperator") throw failure;
+                if (isFatal(failure) || isFinal(failure) || failure.name === "NotFound") throw failure;
                 await this.sleep(backoffS(failures, 0.25, 15));
             }
         }

@@ -3,12 +3,12 @@
 
 import { Client } from "./client.ts";
 import type { Engine, Run } from "./engine.ts";
-import { Failure, asFailure } from "./errors.ts";
+import { Failure, asFailure, isOtherRelease } from "./errors.ts";
 import type { Files } from "./files.ts";
 import { Middles } from "./middles.ts";
 import { Pace } from "./pace.ts";
 import type { FromWorker, Progress, SendMiddle, SendUpdate, ToWorker, Train } from "./pipe.ts";
-import { Dropped, Stale, Supply } from "./supply.ts";
+import { Dropped, Supply } from "./supply.ts";
 
 const OUTBOX = "outbox";
 const TELL_EVERY_S = 0.1;
@@ -89,7 +89,7 @@ export class Workshop {
     private failed(train: Train, error: unknown): void {
         if (error instanceof Dropped || this.ended(train.run)) return;
         const detail = asFailure(error);
-        this.around.tell({ kind: "failed", run: train.run, detail: `${detail.name}: ${detail.message}`, stale: error instanceof Stale });
+        this.around.tell({ kind: "failed", run: train.run, detail: `${detail.name}: ${detail.message}`, stale: isOtherRelease(detail) });
     }
 
     private async train(train: Train): Promise<void> {
