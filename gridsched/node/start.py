@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from gridsched.clock import SystemClock
+from gridsched.config import environment_with
 from gridsched.core.errors import Busy, ConfigError, GridschedError, MessageError, Unreachable
 from gridsched.node.agent import Agent, Lines
 from gridsched.node.channel import Channel
@@ -24,7 +25,7 @@ from gridsched.node.pipe import Gate, Ready, event
 from gridsched.node.register import load_meter
 from gridsched.node.settings import NodeSettings, read_settings, settings_text
 from gridsched.node.state import Choice, Home, HomeLock, Identity
-from gridsched.node.trainer import Trainer
+from gridsched.node.trainer import ENVIRONMENT, Trainer
 from gridsched.ports import Meter
 from gridsched.wire import Join, Joined
 
@@ -90,7 +91,9 @@ def probe_runtime(home: Home, settings: NodeSettings) -> Ready:
     command = [sys.executable, "-m", "gridsched.node.worker", str(home.folder), "--priority", "normal"]
     command += ["--runtime", settings.runtime, "--device", settings.device, "--threads", str(settings.threads)]
     try:
-        found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S, check=False)  # noqa: S603
+        found = subprocess.run(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S, check=False, env=environment_with(ENVIRONMENT)
+        )
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"the training runtime did not start within {_PROBE_S:.0f} s; is the machine overloaded?") from error
     for data in found.stdout.splitlines():

@@ -15,11 +15,15 @@ from gridsched.node.pipe import Drop, Event, Fetched, Gate, Order, Train, Wake, 
 from gridsched.node.settings import NodeSettings
 from gridsched.node.state import Home
 
-__all__ = ["Trainer"]
+__all__ = ["ENVIRONMENT", "Trainer"]
 
 log = logging.getLogger(__name__)
 
-_EXACT_ON_CUDA = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS gives equal bits for equal work only so, and asks once
+ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS gives equal bits for equal work only so, and asks once
+    "OPENBLAS_NUM_THREADS": "1",  # numpy only moves bytes here, and each of its threads would keep megabytes for more
+}
+"""What a training child finds in its environment beside the agent's own."""
 
 
 class Trainer:
@@ -71,7 +75,7 @@ class Trainer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
-                env=environment_with(_EXACT_ON_CUDA),
+                env=environment_with(ENVIRONMENT),
                 start_new_session=True,
             )
         self._child = child
