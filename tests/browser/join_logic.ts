@@ -1,0 +1,246 @@
+/** What of the page's node needs no browser, checked in Node; prints a line per check that fails and ends with their number. */
+
+import { backoffS } from "../../browser/src/node/backoff.ts";
+import { hindranceOf } from "../../browser/src/node/device.ts";
+import { EnergyRegister, IDLE_SHARE } from "../../browser/src/node/energy.ts";
+import type { Engine, Run, Sources } from "../../browser/src/node/engine.ts";
+import { failureFrom, isFatal, isFinal, isOtherRelease } from "../../browser/src/node/errors.ts";
+import type { Bytes, Files } from "../../browser/src/node/files.ts";
+import { LIMITS } from "../../browser/src/node/home.ts";
+import { Middles } from "../../browser/src/node/middles.ts";
+import { Pace } from "../../browser/src/node/pace.ts";
+import type { FromWorker, Progress, Train } from "../../browser/src/node/pipe.ts";
+import { type UnitSpec, parse } from "../../browser/src/node/wire.ts";
+import { Workshop } from "../../browser/src/node/workshop.ts";
+
+/** Node's own, which the DOM's types do not know. */
+declare const process: { exit(code: number): never };
+
+let failures = 0;
+
+async function check(name: string, body: () => Promise<void> | void): Promise<void> {
+    try {
+        await body();
+    } catch (error) {
+        failures += 1;
+        console.log(`${name}: ${String(error)}`);
+    }
+}
+
+function equal(found: unknown, wanted: unknown): void {
+    const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
+    if (a !== b) throw new Error(`${a} is not ${b}`);
+}
+
+function holds(what: boolean, words: string): void {
+    if (!what) throw new Error(words);
+}
+
+/** Files in memory; `full` makes every write fail. */
+class Memory implements Files {
+    full = false;
+    readonly held = new Map<string, Bytes>();
+
+    async write(folder: string, name: string, data: Bytes): Promise<void> {
+        if (this.full) throw new Error("full");
+        this.held.set(`${folder}|${name}`, data.slice());
+    }
+
+    async read(folder: string, name: string): Promise<Bytes | null> {
+        return this.held.get(`${folder}|${name}`) ?? null;
+    }
+
+    async list(folder: string): Promise<string[]> {
+        return [...this.held.keys()].filter((key) => key.startsWith(`${folder}|`)).map((key) => key.split("|")[1]!);
+    }
+
+    async folders(): Promise<string[]> {
+        return [...new Set([...this.held.keys()].map((key) => key.split("|")[0]!))];
+    }
+
+    async remove(folder: string, name?: string): Promise<void> {
+        for (const key of [...this.held.keys()]) if (key === `${folder}|${name}` || (name === undefined && key.startsWith(`${folder}|`))) this.held.delete(key);
+    }
+}
+
+/** A digest of its own: enough to tell bytes apart. */
+const digestOf = (data: Uint8Array): string => Array.from({ length: 8 }, (_, place) => data.reduce((sum, byte, at) => (Math.imul(sum, 31 + place) + byte + at) >>> 0, 7 + place).toString(16).padStart(8, "0")).join("");
+
+const SPEC = { unit_id: "u", start: 0, stop: 80, batch_size: 8, passes: 10, kind: "train", base: "b" } as unknown as UnitSpec;
+
+class CountingRun implements Run {
+    position = 0;
+    readonly steps = 100;
+    readonly loss = 1;
+
+    constructor(private readonly onStep: (position: number) => void) {}
+
+    step(): void {
+        this.position += 1;
+        this.onStep(this.position);
+    }
+
+    save(): Bytes {
+        return Uint8Array.of(this.position);
+    }
+
+    finish(): { update: Bytes; metrics: Record<string, number>; digests: [number, string][] } {
+        return { update: Uint8Array.of(1, 2, 3), metrics: { loss: 1 }, digests: [] };
+    }
+}
+
+/** A workshop whose clock goes on by one second a step. */
+function workshop(files: Files, onStep: (position: number) => void = () => undefined): { shop: Workshop; said: FromWorker[]; until: (kind: string) => Promise<FromWorker> } {
+    let nowS = 0;
+    const said: FromWorker[] = [];
+    const waits: [string, (message: FromWorker) => void][] = [];
+    const engine: Engine = {
+        runtime: "r",
+        kernels: "k",
+        sha256: digestOf,
+        prepare: async (_unit: UnitSpec, _sources: Sources, middles: Bytes[]) => {
+            const run = new CountingRun((position) => {
+                nowS += 1;
+                onStep(position);
+            });
+            if (middles[0] !== undefined) run.position = middles[0][0]!;
+            return run;
+        },
+        release: async () => undefined,
+    };
+    const tell = (message: FromWorker): void => {
+        said.push(message);
+        const at = waits.findIndex(([kind]) => kind === message.kind || (kind === "paused" && message.kind === "progress" && message.paused));
+        if (at >= 0) waits.splice(at, 1)[0]![1](message);
+    };
+    const shop = new Workshop(engine, files, { now: () => nowS, tell, breathe: () => new Promise((resolve) => setTimeout(resolve)) });
+    return { shop, said, until: (kind) => new Promise((resolve) => waits.push([kind, resolve])) };
+}
+
+const TRAIN: Train = { kind: "train", run: 1, unit: SPEC, continuation: null, continuationStep: 0, saveEveryS: 5, share: 1 };
+
+await check("a long seed keeps every digit", () => {
+    equal(String(parse<{ seed: bigint }>('{"seed":1152921504606846977}').seed), "1152921504606846977");
+    equal(parse<{ seed: number }>('{"seed":7}').seed, 7);
+});
+
+await check("waiting doubles up to its longest, never as one", () => {
+    equal([0, 1, 2, 20].map((failed) => backoffS(failed, 0.5, 30, () => 1)), [0.5, 1, 2, 30]);
+    equal(backoffS(3, 0.5, 30, () => 0), 2);
+});
+
+await check("the daemon's own words for an error are kept", () => {
+    const lost = failureFrom(409, '{"error":"LeaseLost","detail":"lease a is over"}', "POST");
+    equal([lost.name, lost.message, isFinal(lost), isFatal(lost)], ["LeaseLost", "lease a is over", true, false]);
+    equal([failureFrom(401, "<html>", "x").name, failureFrom(502, "", "x").name], ["Unauthorized", "Unreachable"]);
+    holds(isOtherRelease(failureFrom(400, '{"error":"OtherRelease","detail":""}', "x")), "another release is not told");
+});
+
+await check("energy is counted for steps, a little for holding, and nothing for a gap or for idling", () => {
+    const register = new EnergyRegister(100, 5, 0);
+    register.count(10, 10, true);
+    equal(register.energyJ, 1005);
+    register.count(20, 0, false);
+    equal(register.energyJ, 1005);
+    register.count(3620, 0, true);
+    equal(register.energyJ, 1005 + 100 * IDLE_SHARE * 5);
+    register.count(3600, 0, true);
+    holds(register.energyJ >= 1005, "the register ran backwards");
+});
+
+await check("a share of the time is kept to, whatever the steps", () => {
+    const pace = new Pace();
+    pace.share = 0.25;
+    let rest = 0;
+    for (let step = 0; step < 100; step++) rest += pace.after(0.004);
+    holds(Math.abs(rest - 1.2) < 0.03, `rested ${rest} s for 0.4 s of work`);
+});
+
+await check("a device that slows down rests more, and less again when it has recovered", () => {
+    const pace = new Pace();
+    const work = (stepS: number, seconds: number): void => {
+        for (let passed = 0; passed < seconds; passed += stepS) pace.after(stepS);
+    };
+    work(0.1, 10);
+    equal(pace.throttle, 1);
+    work(0.2, 10);
+    holds(pace.throttle < 1 && pace.throttle >= 0.3, `throttle is ${pace.throttle}`);
+    work(0.1, 30);
+    equal(pace.throttle, 1);
+});
+
+await check("the device's own limits come in order", () => {
+    const sample = { onBattery: true, hidden: true, saveData: true };
+    const background = { ...LIMITS, inBackground: false };
+    equal(hindranceOf(sample, background), "on_battery");
+    equal(hindranceOf({ ...sample, onBattery: false }, background), "data_saver");
+    equal(hindranceOf({ ...sample, onBattery: null }, { ...background, despiteSaver: true }), "hidden");
+    equal(hindranceOf({ onBattery: null, hidden: true, saveData: false }, LIMITS), "");
+});
+
+await check("the newest middle that is whole is found, and older ones go", async () => {
+    const files = new Memory();
+    const middles = new Middles(files, digestOf);
+    for (const step of [3, 12, 7]) await middles.save("u", step, Uint8Array.of(step));
+    equal((await files.list("work/u")).length, 2);
+    equal((await middles.newest("u"))?.step, 12);
+    const newest = (await files.list("work/u")).sort().at(-1)!;
+    await files.write("work/u", newest, Uint8Array.of(99));
+    equal((await middles.newest("u"))?.step, 7);
+});
+
+await check("a unit runs to its end and its update waits in the outbox", async () => {
+    const files = new Memory();
+    const { shop, until } = workshop(files);
+    const done = until("done");
+    shop.hear(TRAIN);
+    const found = (await done) as Extract<FromWorker, { kind: "done" }>;
+    equal([found.executed, await files.list("outbox")], [100, [found.update]]);
+});
+
+await check("held at a step it saves there, and another workshop goes on from that step", async () => {
+    const files = new Memory();
+    const { shop, until } = workshop(files, (position) => {
+        if (position === 37) shop.hear({ kind: "gate", open: false, share: 1 });
+    });
+    const paused = until("paused");
+    shop.hear(TRAIN);
+    const told = (await paused) as Progress;
+    holds(told.step >= 37 && told.step < 100 && told.savedStep === told.step, JSON.stringify(told));
+    const again = workshop(files);
+    const done = again.until("done");
+    again.shop.hear(TRAIN);
+    equal(((await done) as Extract<FromWorker, { kind: "done" }>).executed, 100 - told.step);
+});
+
+await check("a full disk holds the work and says so", async () => {
+    const files = new Memory();
+    const { shop, until } = workshop(files, (position) => {
+        if (position === 20) {
+            files.full = true;
+            shop.hear({ kind: "gate", open: false, share: 1 });
+        }
+    });
+    const paused = until("paused");
+    shop.hear(TRAIN);
+    const told = (await paused) as Progress;
+    holds(told.stuck.includes("full"), JSON.stringify(told));
+    files.full = false;
+    shop.hear({ kind: "gate", open: true, share: 1 });
+    await until("done");
+});
+
+await check("a run that was dropped says no more, and the next one begins", async () => {
+    const files = new Memory();
+    const { shop, said, until } = workshop(files, (position) => {
+        if (position === 10) shop.hear({ kind: "drop", run: 1 });
+    });
+    shop.hear(TRAIN);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    holds(!said.some((message) => message.kind === "done" || message.kind === "failed"), "the dropped run ended with words");
+    const done = until("done");
+    shop.hear({ ...TRAIN, run: 2 });
+    equal(((await done) as Extract<FromWorker, { kind: "done" }>).run, 2);
+});
+
+process.exit(failures);
