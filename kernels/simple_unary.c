@@ -5,7 +5,7 @@
 // In the order of plan/rules_math.py.
 enum {
     SCALE, SHIFT, DIVIDE, RELU, EXP, LOG, SQRT, RSQRT, TANH, SIGMOID, GELU, GELU_TANH, SILU, ELU, LEAKY_RELU, SOFTPLUS, CLAMP, ABS,
-    SQUARE, RECIPROCAL, POW, ERF, SIGN, SIN, COS, FLOOR, CEIL, ROUND, LOG1P, EXPM1, HARDSIGMOID, HARDSWISH, MISH
+    SQUARE, RECIPROCAL, POW, ERF, SIGN, SIN, COS, FLOOR, CEIL, ROUND, LOG1P, EXPM1, HARDSIGMOID, HARDSWISH, MISH, HARDTANH
 };
 
 static const float SQRT_HALF = 0.70710678118654752f, SQRT_2_OVER_PI = 0.79788456080286536f, TWO_OVER_SQRT_PI = 1.12837916709551257f;
@@ -60,6 +60,7 @@ void unary(const float *x, float *y, int32_t n, int32_t what, float a, float b) 
         CASE(HARDSIGMOID, hard_step(v) / 6.0f)
         CASE(HARDSWISH, v * hard_step(v) / 6.0f)
         CASE(MISH, v * tanh4(softplus4(v)))
+        CASE(HARDTANH, clamp4(v, a, b))
     }
 }
 
@@ -124,5 +125,6 @@ void unary_grad(const float *dy, const float *x, const float *y, float *dx, int3
         SLOPE(x, HARDSIGMOID, select4((v > -3.0f) & (v < 3.0f), d / 6.0f, zero4()))
         SLOPE(x, HARDSWISH, d * hardswish_slope(v))
         SLOPE(x, MISH, d * mish_slope(v))
+        SLOPE(y, HARDTANH, select4((v > a) & (v < b), d, zero4()))
     }
 }

@@ -24,14 +24,6 @@ def sliced(tape: Tape, x: Value, axis: int = 0, start: int | None = None, end: i
     return picked(tape, x, (*x.shape[:axis], len(chosen), *x.shape[axis + 1 :]), steps, first)
 
 
-@covers("narrow.int")
-def narrow(tape: Tape, x: Value, axis: int, start: int, length: int) -> Value:
-    """``length`` from ``start`` on along one axis."""
-    axis = axis_of(axis, x.rank)
-    start = start % x.shape[axis]
-    return sliced(tape, x, axis, start, start + length)
-
-
 @covers("select.int")
 def select(tape: Tape, x: Value, axis: int, index: int) -> Value:
     """One along an axis, which goes."""
@@ -41,7 +33,7 @@ def select(tape: Tape, x: Value, axis: int, index: int) -> Value:
     return reshape(tape, sliced(tape, x, axis, index, index + 1), (*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
-@covers("split_with_sizes.default", "split.sizes")
+@covers("split_with_sizes.default")
 def split_with_sizes(tape: Tape, x: Value, sizes: Sequence[int], axis: int = 0) -> tuple[Value, ...]:
     """Pieces of these sizes along one axis."""
     axis = axis_of(axis, x.rank)

@@ -13,7 +13,7 @@ UNARY = {
     "scale": "", "shift": "", "divide": "", "relu": "y", "exp": "y", "log": "x", "sqrt": "y", "rsqrt": "y", "tanh": "y", "sigmoid": "y",
     "gelu": "x", "gelu_tanh": "x", "silu": "x", "elu": "x", "leaky_relu": "x", "softplus": "x", "clamp": "x", "abs": "x",
     "square": "x", "reciprocal": "y", "pow": "x", "erf": "x", "sign": "0", "sin": "x", "cos": "x", "floor": "0", "ceil": "0",
-    "round": "0", "log1p": "x", "expm1": "y", "hardsigmoid": "x", "hardswish": "x", "mish": "x",
+    "round": "0", "log1p": "x", "expm1": "y", "hardsigmoid": "x", "hardswish": "x", "mish": "x", "hardtanh": "y",
 }  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(UNARY)}
 
@@ -110,8 +110,8 @@ def clamp(tape: Tape, x: Value, low: Number | None = None, high: Number | None =
 
 @covers("hardtanh.default")
 def hardtanh(tape: Tape, x: Value, low: Number = -1, high: Number = 1) -> Value:
-    """Between ``low`` and ``high``."""
-    return clamp(tape, x, low, high)
+    """Between ``low`` and ``high``, with no slope at these themselves, where ``clamp`` has one."""
+    return unary(tape, "hardtanh", x, low, high)
 
 
 @covers("clamp_min.default")
@@ -129,7 +129,7 @@ def clamp_max(tape: Tape, x: Value, high: Number) -> Value:
 @covers("relu6.default")
 def relu6(tape: Tape, x: Value) -> Value:
     """Between 0 and 6."""
-    return clamp(tape, x, 0, 6)
+    return hardtanh(tape, x, 0, 6)
 
 
 @covers("pow.Tensor_Scalar")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gridsched.core.errors import ProgramError, UnsupportedOperator
+from gridsched.core.errors import OutOfMemory, ProgramError, UnsupportedOperator
 from gridsched.train.plan.kernels import KERNELS, Kernel
 
 __all__ = ["ITEM_BYTES", "Argument", "Buffer", "Call", "Gradients", "Tape", "Value"]
@@ -97,7 +97,7 @@ class Tape:
             raise UnsupportedOperator(f"a tensor of shape {tuple(shape)} has no elements, which is not covered")
         size = math.prod(shape) * ITEM_BYTES[dtype]
         if size >= _MAX_BYTES:
-            raise UnsupportedOperator(f"a tensor of shape {tuple(shape)} does not fit into 4 GiB of memory")
+            raise OutOfMemory(f"a tensor of shape {tuple(shape)} needs {size / 2**30:.1f} GiB, and there are 4 at most; set micro_batch")
         return Value(Buffer(size), tuple(shape), dtype)
 
     def like(self, value: Value) -> Value:
