@@ -9,11 +9,13 @@ other bytes, and with them the runtime name that work units carry (``wasm-`` and
 """
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gridsched.train.plan.kernels import HEAP, KERNELS, Kernel
@@ -84,8 +86,8 @@ def _case(kernel: Kernel) -> str:
 """
 
 
-def compiled(sources: Path = SOURCES) -> bytes:
-    """The module made of all C files in ``sources`` and the dispatcher.
+def compiled(sources: Path = SOURCES, kernels: Iterable[Kernel] = tuple(KERNELS.values())) -> bytes:
+    """The module made of all C files in ``sources`` and the dispatcher of ``kernels``.
 
     :raises subprocess.CalledProcessError: if they do not compile or do not fit; the compiler has said why
     """
@@ -93,12 +95,16 @@ def compiled(sources: Path = SOURCES) -> bytes:
         folder = Path(temporary)
         for source in sorted([*sources.glob("*.c"), *sources.glob("*.h")]):
             shutil.copy(source, folder)
-        (folder / DISPATCHER).write_text(dispatcher(KERNELS.values()), encoding="utf-8")
-        zig = [sys.executable, "-m", "ziglang"]
+        (folder / DISPATCHER).write_text(dispatcher(kernels), encoding="utf-8")
         # Called within the folder, so that no path of this machine can come into the bytes.
+        zig = [sys.executable, "-m", "ziglang"]
         names = sorted(path.stem for path in folder.glob("*.c"))
-        for name in names:
+
+        def compile_one(name: str) -> None:
             subprocess.run([*zig, "cc", *_COMPILE, "-c", f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
+
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            list(workers.map(compile_one, names))
         subprocess.run([*zig, "wasm-ld", *_LINK, *(f"{name}.o" for name in names), "-o", "kernels.wasm"], cwd=folder, check=True)
         return (folder / "kernels.wasm").read_bytes()
 
@@ -111,7 +117,10 @@ def main() -> None:
     if TARGET.exists() and TARGET.read_bytes() == module:
         return
     TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_bytes(module)
+    # Written beside and renamed: another process may be reading the old one.
+    beside = TARGET.with_suffix(".new")
+    beside.write_bytes(module)
+    beside.replace(TARGET)
     print(f"wrote {TARGET} ({len(module):,} bytes)")
 
 

@@ -43,7 +43,8 @@ class Host:
     def run(self, words: list[int], *, count: int | None = None) -> int:
         """What ``run`` says to this code, ``count`` words of it."""
         code = struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words))
-        self._reach(HEAP + len(code))
+        self._reach(HEAP + _CODE_BYTES)
+        assert len(code) <= _CODE_BYTES
         self.memory.write(self.store, code, HEAP)
         answer = self.function(self.store, HEAP, len(words) if count is None else count)
         assert isinstance(answer, int)
