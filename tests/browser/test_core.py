@@ -275,6 +275,14 @@ def test_a_shard_of_other_fields_is_named(node: Host) -> None:
         node.perform("gather", stored, positions=[30], keepBytes=0)
 
 
+def test_samples_that_no_memory_holds_are_told(node: Host) -> None:
+    stored: dict[str, bytes] = {}
+    _dataset(stored=stored)
+    stored["manifest"] = stored["manifest"].replace(b'"shape":[2,3]', b'"shape":[1099511627776,2]')
+    with pytest.raises(HostError, match="the unit's samples take 16777216 MiB of memory"):
+        node.perform("gather", stored, positions=[30, 31], keepBytes=0)
+
+
 @pytest.mark.parametrize(
     ("was", "now"),
     [('"format":1', '"format":2'), ('"name":"samples"', '"name":"Samples"'), ('"int64"', '"int63"'), (",20]", ",0]"), ('"x"', '"y"')],

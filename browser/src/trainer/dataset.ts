@@ -86,7 +86,7 @@ export class Dataset {
         const made = new Map<string, Tensor>();
         for (const [name, { dtype, shape }] of this.manifest.fields) {
             const spec = { dtype, shape: [positions.length, ...shape] };
-            made.set(name, { ...spec, bytes: new Uint8Array(byteCount(spec)) });
+            made.set(name, { ...spec, bytes: room(byteCount(spec)) });
         }
         let first = 0;
         for (const [index, shard] of this.manifest.shards.entries()) {
@@ -125,6 +125,15 @@ export class Dataset {
             }
         }
         return [tensors, data.length];
+    }
+}
+
+function room(bytes: number): Uint8Array {
+    try {
+        return new Uint8Array(bytes);
+    } catch {
+        const size = Math.ceil(bytes / 2 ** 20);
+        throw new TrainerError(`the unit's samples take ${size} MiB of memory, which the browser does not give; leave it to a larger node`);
     }
 }
 
