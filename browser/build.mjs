@@ -17,7 +17,7 @@ const OUT = join(BUILT, "pages");
 const ASIDE = join(BUILT, "pages.new");
 
 /** Page -> the modules that are loaded by name: by the page itself, as a worker, as a service worker. */
-const ENTRIES = { join: ["join.ts", "worker.ts"] };
+const ENTRIES = { console: ["console.ts"], join: ["join.ts", "worker.ts"] };
 /** What is served under a name of its own, beside the pages' folders: service workers, and all that lies in a page's `doors/`. */
 const DOORS = ["join/sw.ts"];
 

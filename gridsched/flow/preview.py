@@ -52,7 +52,7 @@ def _coming(tx: Tx, now: datetime, policy: Policy, kind: SignalKind, until: date
             zone=policy.zone, signal=kind, start=start, end=start + slot, value=_held(kind, mean), quality=Quality.FORECAST,
             source=EXPECTED, known_at=now,
         )
-        for start, mean, _, _ in band(outlook, until)
+        for start, mean, _, _ in band(outlook, until + slot)
     ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # no 0, O, 1, I: codes are read 
 _CODE_GROUPS, _GROUP = 4, 4
 _MOST_CODES = 500
 _MOST_DAYS = 14
+_LONGEST_WHY = 200
 _KINDS = frozenset(kind_of(getattr(facts, name)) for name in facts.__all__ if isinstance(getattr(facts, name), type)) - {kind_of(Fact)}
 
 
@@ -47,6 +48,10 @@ class _Invite(msgspec.Struct, forbid_unknown_fields=True):
     zone: str
     for_s: float = 24 * 3600.0
     count: int = 1
+
+
+class _Quarantine(msgspec.Struct, forbid_unknown_fields=True):
+    why: str
 
 
 class _NewToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,6 +78,7 @@ class OperatorApi:
             door("/v1/nodes", self.nodes, look),
             door("/v1/nodes/{node_id}/revoke", self.revoke, order, "POST"),
             door("/v1/nodes/{node_id}/pardon", self.pardon, order, "POST"),
+            door("/v1/nodes/{node_id}/quarantine", self.quarantine, order, "POST"),
             door("/v1/zones/{zone}/decisions", self.decisions, look),
             door("/v1/zones/{zone}/forecast", self.forecast, look),
             door("/v1/zones/{zone}/explain", self.explain, look),
@@ -201,6 +207,15 @@ class OperatorApi:
     async def pardon(self, request: Request) -> Response:
         node_id = request.path_params["node_id"]
         await self._at.change(request, partial(quarantine.pardon, node_id=node_id), verb="pardon_node", thing=f"node {node_id}")
+        return answer({"node_id": node_id})
+
+    async def quarantine(self, request: Request) -> Response:
+        node_id, wanted = request.path_params["node_id"], strict(await self._at.body(request), _Quarantine)
+        why = wanted.why.strip()
+        if not 0 < len(why) <= _LONGEST_WHY:
+            raise InvalidInput(f"say why in 1 to {_LONGEST_WHY} characters: the node's owner reads it")
+        shut = partial(quarantine.quarantine, node_id=node_id, unit_id="", why=why)
+        await self._at.change(request, shut, verb="quarantine_node", thing=f"node {node_id}", detail=why)
         return answer({"node_id": node_id})
 
     async def pause(self, request: Request, *, paused: bool) -> Response:

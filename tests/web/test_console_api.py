@@ -124,6 +124,19 @@ def test_an_invitation_is_drawn_as_a_picture_without_styles(house: House) -> Non
     assert refused(house.post("/v1/invites/picture", {"base": "javascript:x", "code": "A"})) == (422, "InvalidInput")
 
 
+def test_an_operator_shuts_a_node_out_and_its_owner_reads_why(house: House) -> None:
+    token = house.join("odd")
+    for empty in ("", "  ", "x" * 201):
+        assert refused(house.post("/v1/nodes/odd/quarantine", {"why": empty})) == (422, "InvalidInput")
+    assert refused(house.post("/v1/nodes/nobody/quarantine", {"why": "smoke"})) == (404, "NotFound")
+    assert refused(house.post("/v1/nodes/odd/quarantine", {"why": "smoke"}, token="viewer")) == (403, "Forbidden")
+    assert house.post("/v1/nodes/odd/quarantine", {"why": "smoke was seen"}).status_code == 200
+    (node,) = [row for row in house.get("/v1/nodes") if row["node_id"] == "odd"]
+    assert (node["reason"], node["quarantine_reason"]) == ("quarantined", "smoke was seen")
+    assert "smoke was seen" in house.post("/v1/node/sync", {"instance": "one"}, token=token).text
+    assert deeds(house)[-1] == ("a-operator", "quarantine_node", "node odd")
+
+
 # -- the switch
 
 
