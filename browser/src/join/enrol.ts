@@ -25,11 +25,8 @@ export interface Enrolment {
 
 /** Fill in what can be guessed, and join when asked to. */
 export function enrol(parts: Enrolment): void {
-    const code = new URLSearchParams(location.hash.slice(1)).get("code");
-    if (code !== null) {
-        input("code").value = code;
-        history.replaceState(null, "", location.pathname); // a code in the address bar ends in histories and screenshots
-    }
+    takeCode();
+    addEventListener("hashchange", takeCode); // scanned while the page was open
     const device = find<HTMLSelectElement>("device");
     device.value = guess();
     const suggest = (): void => {
@@ -44,6 +41,14 @@ export function enrol(parts: Enrolment): void {
         event.preventDefault();
         void submit(parts);
     });
+}
+
+/** A code in the address goes into the form, and out of the address: there it would end in histories and screenshots. */
+function takeCode(): void {
+    const code = new URLSearchParams(location.hash.slice(1)).get("code");
+    if (code === null) return;
+    input("code").value = code;
+    history.replaceState(null, "", location.pathname);
 }
 
 async function submit(parts: Enrolment): Promise<void> {

@@ -2,6 +2,7 @@
 // release is there with the next load and old and new files are never mixed for longer than a lost connection.
 
 const CACHE = "gridsched-pages";
+const NEEDED = ["/join", "/static/join/join.css", "/static/join/join.js", "/static/join/worker.js", "/static/kernels.wasm"];
 const MINE = /^\/(join(\/manifest\.webmanifest)?|static\/(join\/[^?]*|kernels\.wasm))$/;
 
 interface Waits extends Event {
@@ -23,7 +24,10 @@ interface Scope {
 
 const scope = self as unknown as Scope;
 
-scope.addEventListener("install", (event) => event.waitUntil(scope.skipWaiting()));
+scope.addEventListener("install", (event) => {
+    const kept = caches.open(CACHE).then((cache) => cache.addAll(NEEDED));
+    event.waitUntil(kept.then(() => scope.skipWaiting()));
+});
 scope.addEventListener("activate", (event) => event.waitUntil(scope.clients.claim()));
 scope.addEventListener("fetch", (event) => {
     const { request } = event;
