@@ -87,6 +87,20 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         return ["", { update: encodeUpdate(tensors, spec as unknown as UnitSpec, kernels) }];
     },
     unit,
+    units: async ({ specs }, files, kernels) => {
+        const asked: string[] = [];
+        const trainer = trainerOf(files, kernels, asked);
+        const updates: Record<string, Uint8Array> = {};
+        for (const [index, spec] of (specs as unknown as UnitSpec[]).entries()) {
+            asked.push(`unit ${index}`);
+            const run = await trainer.begin(spec);
+            while (!run.done) {
+                run.step();
+            }
+            updates[index] = encodeUpdate(run.delta(), spec, kernels);
+        }
+        return [asked, updates];
+    },
     another: async ({ spec }, files, kernels) => {
         const trainer = trainerOf(files, kernels);
         const first = await trainer.begin(spec as unknown as UnitSpec);
@@ -97,10 +111,13 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     },
 };
 
-function trainerOf(files: Files, kernels: Kernels): Trainer {
-    const plan = (name: string): Uint8Array => files[name] ?? fail(`no ${name}`);
-    const blob = (digest: string): Uint8Array => files[digest] ?? fail(`no ${digest}`);
-    return new Trainer(kernels, async (digest) => blob(digest), async ({ kind, batch }) => plan(`${kind} ${batch}`));
+/** Blobs are files by digest, plans files by what is asked for. What is asked is added to `asked`. */
+function trainerOf(files: Files, kernels: Kernels, asked: string[] = []): Trainer {
+    const file = async (name: string): Promise<Uint8Array> => {
+        asked.push(name);
+        return files[name] ?? fail(`no ${name}`);
+    };
+    return new Trainer(kernels, file, ({ program, kind, batch, inner }) => file(`${kind} ${batch} ${program} ${inner.name}`));
 }
 
 function refused(what: () => void): void {

@@ -18,7 +18,7 @@ from gridsched.train.export import export
 from gridsched.train.program import from_bytes, to_bytes
 from gridsched.train.tensors import tensors_from_bytes, tensors_to_bytes
 from tests.browser.hosts import Host, HostError, spec_json
-from tests.browser.units import Case, InPython, InTrainer, Reached, Station, case_of, plans
+from tests.browser.units import Case, InPython, InTrainer, Reached, Station, case_of, plan_name, plans
 from tests.train.builders import SAMPLES, cross_entropy, example, exported_example, hard_net, samples, unit_spec
 
 pytestmark = pytest.mark.node
@@ -162,12 +162,28 @@ def test_a_unit_of_every_example_goes_through_all_hosts(name: str, node: Host, c
 @pytest.mark.parametrize(("inner", "sign"), [(InnerOptimizer(momentum=0.9), True), (ADAMW, False)], ids=["sgd", "adamw"])
 def test_an_optimizer_starts_where_torchs_does_to_the_sign_of_zero(inner: InnerOptimizer, sign: bool, node: Host) -> None:
     case = hard(inner=inner)
-    _, metadata = tensors_from_bytes(plans(case.program, case.spec)["train 8"])
+    _, metadata = tensors_from_bytes(plans(case)[plan_name(case, "train", 8)])
     idle = tensors_to_bytes({"code": np.zeros(0, np.int32)}, metadata)  # a step that calls nothing leaves everything at its start
-    state, _ = tensors_from_bytes(InTrainer(node).run(case, stop=1, instead={"train 8": idle}).saved)
+    state, _ = tensors_from_bytes(InTrainer(node).run(case, stop=1, instead={plan_name(case, "train", 8): idle}).saved)
     slots = [array for name, array in state.items() if name.startswith("optimizer/")]
     assert slots
     assert all((array == 0).all() and (np.signbit(array) == sign).all() for array in slots)
+
+
+def test_what_is_warm_is_not_asked_for_again_and_nothing_is_taken_for_another(node: Host) -> None:
+    first, other = hard(), hard(inner=InnerOptimizer(momentum=0.9))
+    away = odd(codec=Codec.INT8)
+    units = [first, hard(unit_id="u2", epoch=3), other, away, first]
+    files = {name: data for case in units for name, data in {**case.blobs, **plans(case)}.items()}
+    asked, updates = node.perform("units", files, specs=[spec_json(case.spec) for case in units])
+    for index, case in enumerate(units):
+        assert updates[str(index)] == InPython().run(case, stop=case.spec.steps).saved, index
+    _, begun, again, optimizer, strange, back = " ".join(asked).split("unit ")
+    sizes = {case.spec.inner.name: [plan_name(case, "train", size) for size in (8, 7)] for case in (first, other)}
+    assert [again.split()[1:], " ".join(optimizer.split()[1:])] == [[first.spec.base], " ".join([*sizes["sgd"], first.spec.base])]
+    assert len(begun.split()) == len(back.split()) > len(again.split())
+    assert away.spec.program in strange.split()
+    assert away.spec.dataset in strange.split()
 
 
 # What is refused.
@@ -185,7 +201,7 @@ def test_there_is_no_step_after_the_last(node: Host) -> None:
 def test_a_unit_that_another_has_displaced_says_so(node: Host) -> None:
     case = hard()
     with pytest.raises(HostError, match="another unit has begun with these kernels"):
-        node.perform("another", {**case.blobs, **plans(case.program, case.spec)}, spec=spec_json(case.spec))
+        node.perform("another", {**case.blobs, **plans(case)}, spec=spec_json(case.spec))
 
 
 def test_a_continuation_of_another_unit_is_refused(node: Host) -> None:
@@ -258,28 +274,28 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
 def test_plans_that_do_not_fit_are_refused(node: Host, change: Callable[[dict[str, Any]], object], said: str) -> None:
     case = hard()
-    refused(node, case, said, instead={"train 8": changed(plans(case.program, case.spec)["train 8"], change)})
+    refused(node, case, said, instead={plan_name(case, "train", 8): changed(plans(case)[plan_name(case, "train", 8)], change)})
 
 
 def test_plans_of_another_program_are_refused(node: Host) -> None:
     case = hard(stop=45)  # whole batches: a single plan, which agrees with itself
-    plan = plans(case.program, case.spec)["train 8"]
+    plan = plans(case)[plan_name(case, "train", 8)]
     lacking = changed(plan, lambda about: about["tensors"].pop("conv.bias"))
-    refused(node, case, "no place for tensor conv.bias, float32 \\[4\\]", instead={"train 8": lacking})
+    refused(node, case, "no place for tensor conv.bias, float32 \\[4\\]", instead={plan_name(case, "train", 8): lacking})
     odd = changed(plan, lambda about: about["anchors"].update(x=about["slots"]["exp_avg/conv.bias"]))
-    refused(node, case, "anchor for x, which is no tensor", instead={"train 8": odd})
+    refused(node, case, "anchor for x, which is no tensor", instead={plan_name(case, "train", 8): odd})
 
 
 def test_a_call_that_the_module_does_not_know_is_told(node: Host) -> None:
     case = hard()
-    unknown = changed(plans(case.program, case.spec)["train 8"], lambda _: None, lambda words: words.__setitem__(0, 10_000))
-    refused(node, case, "word 0 of the plan is no kernel of this module", instead={"train 8": unknown})
+    unknown = changed(plans(case)[plan_name(case, "train", 8)], lambda _: None, lambda words: words.__setitem__(0, 10_000))
+    refused(node, case, "word 0 of the plan is no kernel of this module", instead={plan_name(case, "train", 8): unknown})
 
 
 def test_a_trap_in_the_kernels_is_told(node: Host) -> None:
     case = hard()
-    astray = changed(plans(case.program, case.spec)["train 8"], lambda _: None, lambda words: words.__setitem__(1, -8))
-    refused(node, case, "a step on 8 samples failed in the kernels", instead={"train 8": astray})
+    astray = changed(plans(case)[plan_name(case, "train", 8)], lambda _: None, lambda words: words.__setitem__(1, -8))
+    refused(node, case, "a step on 8 samples failed in the kernels", instead={plan_name(case, "train", 8): astray})
 
 
 def test_a_plan_for_another_optimizer_does_not_take_a_continuation(node: Host) -> None:

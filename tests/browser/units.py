@@ -16,7 +16,7 @@ from gridsched.train.version import initial_version
 from gridsched.train.wasm_runtime import WasmRuntime
 from tests.browser.hosts import Host, spec_json
 
-__all__ = ["Case", "InPython", "InTrainer", "Reached", "Station", "case_of", "plans"]
+__all__ = ["Case", "InPython", "InTrainer", "Reached", "Station", "case_of", "plan_name", "plans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class InTrainer:
         self, case: Case, *, stop: int, continuation: bytes | None = None, instead: Mapping[str, bytes] = MappingProxyType({})
     ) -> Reached:
         """As every station; ``instead`` are files that the page gets for those it should get."""
-        files = {**case.blobs, **plans(case.program, case.spec), **instead}
+        files = {**case.blobs, **plans(case), **instead}
         if continuation is not None:
             files["continuation"] = continuation
         answer, made = self.host.perform("unit", files, spec=spec_json(case.spec), stop=stop)
@@ -95,10 +95,16 @@ class InTrainer:
         return Reached(answer["loss_sum"], tuple(answer["digests"]), saved)
 
 
-def plans(program: Program, spec: UnitSpec) -> dict[str, bytes]:
-    """All that a page could ask for, by kind and batch size."""
+def plans(case: Case) -> dict[str, bytes]:
+    """All that a page could ask for, named by what it asks."""
+    spec = case.spec
     sizes = {min(spec.batch_size, spec.samples), spec.samples % spec.batch_size}
     if spec.micro_batch:
         sizes |= {spec.micro_batch, *(size % spec.micro_batch for size in sizes)}
     wanted = [("apply", 1), *((kind, size) for size in sorted(sizes - {0}) for kind in ("train", "accumulate", "evaluate"))]
-    return {f"{kind} {size}": plan_of(program, kind=kind, batch=size, inner=spec.inner).to_bytes() for kind, size in wanted}
+    return {plan_name(case, kind, size): plan_of(case.program, kind=kind, batch=size, inner=spec.inner).to_bytes() for kind, size in wanted}
+
+
+def plan_name(case: Case, kind: str, size: int) -> str:
+    """The file that a page gets for its request (see ``perform.ts``)."""
+    return f"{kind} {size} {case.spec.program} {case.spec.inner.name}"
