@@ -134,7 +134,7 @@ def in_python(unit: Case, runtime: Runtime) -> Timed:
 
 
 def in_trainer(unit: Case, host: Host) -> Timed:
-    files = dict(unit.blobs) | plans(unit.program, unit.spec)
+    files = dict(unit.blobs) | plans(unit)
 
     def once() -> tuple[float, bytes]:
         answer, made = host.perform("unit", files, spec=spec_json(unit.spec), stop=unit.spec.steps)
