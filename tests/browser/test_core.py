@@ -267,12 +267,18 @@ def test_a_damaged_shard_is_named(node: Host) -> None:
         node.perform("gather", stored, positions=[30], keepBytes=0)
 
 
-def test_a_shard_of_other_fields_is_named(node: Host) -> None:
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [('"shape":[2,3]', '"shape":[3,2]'), ('{"dtype":"int64","name":"y","shape":[]}', ""), ('"name":"y"', '"name":"z"')],
+    ids=["another shape", "one too many", "another name"],
+)
+def test_a_shard_of_other_fields_is_named(node: Host, was: str, now: str) -> None:
     stored: dict[str, bytes] = {}
     _dataset(stored=stored)
-    stored["manifest"] = stored["manifest"].replace(b'"shape":[2,3]', b'"shape":[3,2]')
+    changed = stored["manifest"].decode().replace(was, now).replace("},]", "}]")
+    assert changed != stored["manifest"].decode()
     with pytest.raises(HostError, match="shard 1 of dataset samples does not hold the fields its manifest says"):
-        node.perform("gather", stored, positions=[30], keepBytes=0)
+        node.perform("gather", stored | {"manifest": changed.encode()}, positions=[30], keepBytes=0)
 
 
 def test_samples_that_no_memory_holds_are_told(node: Host) -> None:
