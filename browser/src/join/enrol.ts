@@ -29,10 +29,15 @@ export function enrol(parts: Enrolment): void {
     addEventListener("hashchange", takeCode); // scanned while the page was open
     const device = find<HTMLSelectElement>("device");
     device.value = guess();
-    const suggest = (): void => {
-        input("power").value = String(POWER_W[device.value]);
-        input("name").value = `${device.value}-${suffix()}`;
+    const typed = new Set<string>();
+    const propose = (field: string, value: string): void => {
+        if (!typed.has(field)) input(field).value = value; // what its owner has written stays
     };
+    const suggest = (): void => {
+        propose("power", String(POWER_W[device.value]));
+        propose("name", `${device.value}-${suffix()}`);
+    };
+    ["power", "name"].forEach((field) => input(field).addEventListener("input", () => typed.add(field)));
     suggest();
     device.addEventListener("change", suggest);
     const memory = (navigator as { deviceMemory?: number }).deviceMemory ?? 2;
