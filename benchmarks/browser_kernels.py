@@ -1,8 +1,9 @@
 """What single kernels take in wasmtime, beside PyTorch with one thread: where a training step's time goes.
 
 The convolutions, pools and products are those of the reference network (conv 3-16, relu, pool, conv 16-32, relu, pool, dense;
-batch 32 of 32 x 32 x 3); the rest are shapes of the shipped examples. Kernel and PyTorch take turns, medians are compared, so that
-another's load falls on both; on a busy machine only the best turns mean anything, for what runs longer is interrupted more. Run from a checkout, with part of a name to choose::
+batch 32 of 32 x 32 x 3); the rest are shapes of the shipped examples. Kernel and PyTorch take turns and medians of the thread's
+processor time are compared, so that who else works on the machine counts little. Run from a checkout, with part of a name to
+choose::
 
     python benchmarks/browser_kernels.py [conv]
 """
@@ -140,10 +141,10 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 def seconds_of(work: Callable[[], object], times: int) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(times):
         work()
-    return (time.perf_counter() - began) / times
+    return (time.thread_time() - began) / times
 
 
 def measured(host: Host, case: Case) -> dict[str, float]:
@@ -178,10 +179,8 @@ def main() -> None:
         for name, case in cases():
             if wanted in name:
                 found[name] = measured(host, case)
-                print(
-                    f"{name:26s} {found[name]['wasm_ms']:9.3f} ms, torch {found[name]['torch_ms']:9.3f} ms: {found[name]['ratio']:.2f} (best turns {found[name]['best_ratio']:.2f})",
-                    flush=True,
-                )
+                part = found[name]
+                print(f"{name:26s} {part['wasm_ms']:9.3f} ms, torch {part['torch_ms']:9.3f} ms: {part['ratio']:.2f}", flush=True)
     parts = [found[name] for name in REFERENCE if name in found]
     ratio = (
         round(sum(part["wasm_ms"] for part in parts) / sum(part["torch_ms"] for part in parts), 2) if len(parts) == len(REFERENCE) else None
