@@ -231,6 +231,33 @@ def test_programs_and_versions_are_read_by_role(node: Host) -> None:
             node.perform(command, {"file": tensors_to_bytes(held)})
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ('"format":1', '"format":2', "program format 2"),
+        ('"role":"parameter"', '"role":"constant"', "the constant conv.weight is missing"),
+        ('"role":"parameter"', '"role":"guest"', "tensor conv.weight has the unknown role guest"),
+        ('"layout":', '"lay":', "no layout"),
+        ('"shape":[4,1,3,3]', '"shape":[4,9]', "tensor conv.weight of the program should be float32 \\[4, 9\\]"),
+    ],
+)
+def test_broken_programs_are_refused(node: Host, was: str, now: str, said: str) -> None:
+    program, held = hard_net()
+    kept = held if "shape" in was else {}  # with its model tensors a program file is a model in itself
+    found, metadata = tensors.tensors_from_bytes(to_bytes(program, kept))
+    text = metadata["gridsched.program"].replace(was, now)
+    assert text != metadata["gridsched.program"]
+    with pytest.raises(HostError, match=f"TrainerError: .*{said}"):
+        node.perform("program", {"file": tensors_to_bytes(found, {"gridsched.program": text})})
+
+
+def test_a_version_is_its_model_without_old_momentum_and_with_all_its_buffers(node: Host) -> None:
+    held = {"w": np.ones(2, np.float32), "outer/w": np.ones(2, np.float32)}
+    assert node.perform("version", {"file": tensors_to_bytes(held, {"gridsched.version": '{"buffers":[]}'})})[0] == ["w"]
+    with pytest.raises(HostError, match="buffer b of the version is missing in it"):
+        node.perform("version", {"file": tensors_to_bytes(held, {"gridsched.version": '{"buffers":["b"]}'})})
+
+
 # Datasets.
 
 
@@ -290,15 +317,26 @@ def test_samples_that_no_memory_holds_are_told(node: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "now"),
-    [('"format":1', '"format":2'), ('"name":"samples"', '"name":"Samples"'), ('"int64"', '"int63"'), (",20]", ",0]"), ('"x"', '"y"')],
+    ("was", "now", "said"),
+    [
+        ('"format":1', '"format":2', "dataset format 2"),
+        ('"name":"samples"', '"name":"Samples"', "must be lower-case"),
+        ('"int64"', '"int63"', 'has dtype "int63"'),
+        (",20]", ",0]", "a shard needs a sha256 digest and at least one sample"),
+        ('"shards":[["', '"shards":[["G', "a shard needs a sha256 digest and at least one sample"),
+        (",20]", ",20,1]", "a shard needs a sha256 digest and at least one sample"),
+        ('"name":"x"', '"name":"y"', "each with a name of its own"),
+        ('"shape":[2,3]', '"shape":[1,1,1,1,1,1,1,2,3]', "9 axes"),
+        ('"attribution":""', '"credit":""', "no attribution"),
+    ],
 )
-def test_broken_manifests_are_refused(node: Host, was: str, now: str) -> None:
+def test_broken_manifests_are_refused(node: Host, was: str, now: str, said: str) -> None:
     stored: dict[str, bytes] = {}
     _dataset(stored=stored)
-    assert was in stored["manifest"].decode()
-    with pytest.raises(HostError, match="TrainerError"):
-        node.perform("gather", stored | {"manifest": stored["manifest"].decode().replace(was, now).encode()}, positions=[0], keepBytes=0)
+    changed = stored["manifest"].decode().replace(was, now)
+    assert changed != stored["manifest"].decode()
+    with pytest.raises(HostError, match=f"TrainerError: .*{said}"):
+        node.perform("gather", stored | {"manifest": changed.encode()}, positions=[0], keepBytes=0)
 
 
 # Updates.
