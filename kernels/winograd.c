@@ -10,6 +10,9 @@
 
 enum { OUTER = 6, INNER = 4, PLACES = OUTER * OUTER, TILES = 64, QUADS = TILES / 4 };
 
+// Between the places of transformed tiles, for steps of whole kilobytes would put all 36 into the same set of a cache. 64 bytes.
+enum { SKEW = 16 };
+
 static inline int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t rounded_up(int32_t count, int32_t to) { return (count + to - 1) / to * to; }
 
@@ -151,11 +154,10 @@ static void take_weights(const Correlation *with, const float *weight, float *to
     }
 }
 
-static void put_outputs(const Correlation *with, const Tiling *of, const float *products, const float *bias, float *y, int32_t quad) {
-    int32_t padded = rounded_up(with->outputs, ROWS);
+static void put_outputs(const Correlation *with, const Tiling *of, const float *products, size_t step, const float *bias, float *y, int32_t quad) {
     for (int32_t output = 0; output < with->outputs; output++, products += TILES, y += (size_t)with->oh * with->ow) {
         f4 result[INNER][4];
-        give_outputs(products, (size_t)padded * TILES, bias ? bias[output] : 0.0f, result);
+        give_outputs(products, step, bias ? bias[output] : 0.0f, result);
         for (int32_t i = 0; i < least(of->tiles - 4 * quad, 4); i++) {
             int32_t tile = 4 * quad + i, top = tile / of->across * INNER, left = tile % of->across * INNER;
             for (int32_t row = 0; row < least(with->oh - top, INNER); row++) {
@@ -169,7 +171,8 @@ void winograd(const Correlation *with, const float *x, const float *weight, cons
     Tiling of = tiling_of(with);
     int32_t padded = rounded_up(with->outputs, ROWS), quads = (of.tiles + 3) / 4;
     float *sample_copy = scratch, *weights = sample_copy + (size_t)with->inputs * of.plane;
-    float *inputs = weights + (size_t)PLACES * padded * with->inputs, *products = inputs + (size_t)PLACES * with->inputs * TILES;
+    int32_t step_inputs = with->inputs * TILES + SKEW, step_products = padded * TILES + SKEW;
+    float *inputs = weights + (size_t)PLACES * padded * with->inputs, *products = inputs + (size_t)PLACES * step_inputs;
     take_weights(with, weight, weights);
     for (int32_t begin = 0; begin < n * quads; begin += QUADS) {
         int32_t count = least(n * quads - begin, QUADS);
@@ -179,19 +182,19 @@ void winograd(const Correlation *with, const float *x, const float *weight, cons
             for (int32_t input = 0; input < with->inputs; input++) {
                 const float *from[4];
                 for (int32_t tile = 0; tile < 4; tile++) from[tile] = sample_copy + (size_t)input * of.plane + corner_of(&of, 4 * quad + tile, of.row);
-                take_inputs(from, of.row, inputs + ((size_t)(i / 2) * with->inputs + input) * COLUMNS + i % 2 * 4, with->inputs * TILES);
+                take_inputs(from, of.row, inputs + ((size_t)(i / 2) * with->inputs + input) * COLUMNS + i % 2 * 4, step_inputs);
             }
         }
         for (int32_t place = 0; place < PLACES; place++) {
-            const float *a = weights + (size_t)place * padded * with->inputs, *b = inputs + (size_t)place * with->inputs * TILES;
-            float *to = products + (size_t)place * padded * TILES;
+            const float *a = weights + (size_t)place * padded * with->inputs, *b = inputs + (size_t)place * step_inputs;
+            float *to = products + (size_t)place * step_products;
             for (int32_t row = 0; row < padded; row += ROWS) {
                 for (int32_t column = 0; column < 4 * count; column += COLUMNS) {
                     multiply_piece(a + (size_t)row * with->inputs, b + (size_t)column * with->inputs, to + (size_t)row * TILES + column, with->inputs, TILES, 0);
                 }
             }
         }
-        for (int32_t i = 0; i < count; i++) put_outputs(with, &of, products + 4 * i, bias, y + (begin + i) / quads * step_y, (begin + i) % quads);
+        for (int32_t i = 0; i < count; i++) put_outputs(with, &of, products + 4 * i, step_products, bias, y + (begin + i) / quads * step_y, (begin + i) % quads);
     }
 }
 
@@ -222,8 +225,9 @@ void winograd_grad_weight(const Correlation *with, const float *dy, const float 
     Tiling of = tiling_of(with);
     int32_t high = rounded_up(with->inputs, ROWS), wide = rounded_up(with->outputs, COLUMNS);
     float *x_copy = scratch, *dy_copy = x_copy + (size_t)with->inputs * of.plane;
-    float *inputs = dy_copy + (size_t)with->outputs * of.plane_dy, *gradients = inputs + (size_t)PLACES * high * TILES;
-    float *sums = gradients + (size_t)PLACES * wide * TILES;
+    int32_t step_inputs = high * TILES + SKEW, step_gradients = wide * TILES + SKEW;
+    float *inputs = dy_copy + (size_t)with->outputs * of.plane_dy, *gradients = inputs + (size_t)PLACES * step_inputs;
+    float *sums = gradients + (size_t)PLACES * step_gradients;
     memset(sums, 0, (size_t)PLACES * high * wide * sizeof(float));
     for (int32_t begin = 0; begin < n * of.tiles; begin += TILES) {
         int32_t count = least(n * of.tiles - begin, TILES);
@@ -236,15 +240,15 @@ void winograd_grad_weight(const Correlation *with, const float *dy, const float 
             }
             for (int32_t input = 0; input < with->inputs; input += ROWS) {
                 channels_of(x_copy, input, with->inputs, of.plane, corner_of(&of, tile, of.row), from);
-                take_inputs(from, of.row, inputs + (size_t)input * TILES + i * ROWS, high * TILES);
+                take_inputs(from, of.row, inputs + (size_t)input * TILES + i * ROWS, step_inputs);
             }
             for (int32_t output = 0; output < with->outputs; output += 4) {
                 channels_of(dy_copy, output, with->outputs, of.plane_dy, corner_of(&of, tile, of.row_dy), from);
-                take_gradients(from, of.row_dy, gradients + (size_t)(output / COLUMNS) * COLUMNS * TILES + i * COLUMNS + output % COLUMNS, wide * TILES);
+                take_gradients(from, of.row_dy, gradients + (size_t)(output / COLUMNS) * COLUMNS * TILES + i * COLUMNS + output % COLUMNS, step_gradients);
             }
         }
         for (int32_t place = 0; place < PLACES; place++) {
-            const float *a = inputs + (size_t)place * high * TILES, *b = gradients + (size_t)place * wide * TILES;
+            const float *a = inputs + (size_t)place * step_inputs, *b = gradients + (size_t)place * step_gradients;
             float *to = sums + (size_t)place * high * wide;
             for (int32_t row = 0; row < high; row += ROWS) {
                 for (int32_t column = 0; column < wide; column += COLUMNS) {

@@ -125,7 +125,7 @@ def conv2d_scratch_bytes(
     both = _eights(channels) + _eights(outputs)
     planes = both * (max(h, oh) + max(reach_h, 8)) * (_eights(max(w, ow)) + max(reach_w, 8))
     straight = max(channels, outputs) * taps * (max(_eights(channels), _eights(outputs)) + 1)
-    tiled = 36 * (_eights(channels) * _eights(outputs) + 64 * both) if (kh, kw, dh, dw) == (3, 3, 1, 1) else 0
+    tiled = 36 * (_eights(channels) * _eights(outputs) + 64 * both + 32) if (kh, kw, dh, dw) == (3, 3, 1, 1) else 0
     return 4 * max(unfolded, planes + max(straight, tiled))
 
 
