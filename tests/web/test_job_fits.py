@@ -169,4 +169,4 @@ def test_what_cannot_be_planned_is_said_by_name_and_keeps_no_job_out(
 
 
 def test_what_is_larger_than_the_memory_of_webassembly_is_for_torch_alone(blobs: FileBlobs, spec: JobSpec) -> None:
-    assert "4 GiB" in wasm_lacks(replace(spec, method=Method(batch_size=10**8)), blobs)
+    assert "GiB" in wasm_lacks(replace(spec, method=Method(batch_size=10**8)), blobs)
