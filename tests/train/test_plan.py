@@ -261,6 +261,13 @@ def same_place(one: Buffer, other: Buffer) -> bool:
     return one.address == other.address and one.size == other.size
 
 
+def test_what_nobody_reads_is_not_computed() -> None:
+    unread = call("unread", "exp.default", A), call("more", "mul.Tensor", node("unread"), 2)
+    with_it, without = program_of(*unread, call("y", "relu.default", A)), program_of(call("y", "relu.default", A))
+    plans = [plan_of(program, kind="train", batch=2, inner=SGD) for program in (with_it, without)]
+    assert plans[0].code.tobytes() == plans[1].code.tobytes()
+
+
 def test_the_memory_of_a_step_is_far_below_the_sum_of_its_buffers() -> None:
     program = exported_example("transformer")[0]
     plans = {kind: plan_of(program, kind=kind, batch=32, inner=SGD) for kind in ("train", "evaluate")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gridsched.train.plan.tape import Buffer, Call, Value
 
-__all__ = ["ALIGNMENT", "Life", "aligned", "lives", "place"]
+__all__ = ["ALIGNMENT", "Life", "aligned", "lives", "place", "useful"]
 
 ALIGNMENT = 64
 _IN_PLACE: Mapping[str, tuple[tuple[int, ...], int]] = {
@@ -19,6 +19,9 @@ _IN_PLACE: Mapping[str, tuple[tuple[int, ...], int]] = {
     "unary": ((0,), 1),
     "unary_grad": ((0, 1, 2), 3),
 }
+
+# Where the simple kernels write, which is all that they do.
+_WRITES = {"add": 2, "binary": 2, "cast": 1, "choose": 3, "copy": 1, "fill": 0, "fill_i64": 0, "fill_u8": 0, "unary": 1, "unary_grad": 3}
 
 
 @dataclass(slots=True)
@@ -33,6 +36,19 @@ class Life:
 def aligned(address: int) -> int:
     """The next address that a buffer may begin at."""
     return -(-address // ALIGNMENT) * ALIGNMENT
+
+
+def useful(calls: Sequence[Call], kept: Iterable[Buffer]) -> list[Call]:
+    """The calls without those that write what nobody reads, such as a recurrent layer's last state where only its outputs are used."""
+    read = set(kept)
+    found = []
+    for call in reversed(calls):
+        written = call.arguments[_WRITES[call.kernel.name]] if call.kernel.name in _WRITES else None
+        if isinstance(written, Value) and written.buffer.address is None and written.buffer not in read:
+            continue
+        found.append(call)
+        read.update(value.buffer for value in call.arguments if isinstance(value, Value))
+    return found[::-1]
 
 
 def lives(calls: Sequence[Call], kept: Iterable[Buffer]) -> dict[Buffer, Life]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gridsched.core.errors import InvalidInput, OutOfMemory, ProgramError, UnsupportedOperator
 from gridsched.core.method import InnerOptimizer
 from gridsched.train.graph import Program, Ref
-from gridsched.train.plan.arena import aligned, place
+from gridsched.train.plan.arena import aligned, place, useful
 from gridsched.train.plan.format import KINDS, MAX_BYTES, Plan
 from gridsched.train.plan.layout import Layout, address_of, place_of, places_of
 from gridsched.train.plan.rules_cast import cast
@@ -119,8 +119,9 @@ def _finished(
 ) -> Plan:
     """Buffers placed, code written behind them."""
     kept = [value.buffer for value in (loss, outputs, correct) if value is not None]
-    code_at = aligned(place(tape.calls, kept, layout.end))
-    size = code_at + 4 * tape.words
+    calls = useful(tape.calls, kept)
+    code_at = aligned(place(calls, kept, layout.end))
+    size = code_at + 4 * sum(1 + len(call.arguments) for call in calls)
     memory_bytes = -(-size // _PAGE_BYTES) * _PAGE_BYTES
     if memory_bytes > MAX_BYTES:
         raise OutOfMemory(
@@ -131,7 +132,7 @@ def _finished(
         kind=kind,
         batch=batch,
         memory_bytes=memory_bytes,
-        code=_code(tape.calls),
+        code=_code(calls),
         code_at=code_at,
         tensors=places_of(layout.tensors),
         slots=places_of(layout.slots),
