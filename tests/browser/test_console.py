@@ -144,6 +144,7 @@ def test_a_lane_shows_signal_power_decisions_and_what_lies_ahead(console: Consol
     table = lane.locator("table.cards tbody")
     assert table.locator("tr").count() >= 47
     assert "no surplus" in table.inner_text()
+    assert "1,000 W" in table.inner_text(), "an hour has its own mean, not what the whole stretch of one reason ends with"
 
 
 def test_decisions_are_reached_by_keys_and_told_below(console: Console) -> None:

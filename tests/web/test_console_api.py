@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from gridsched.core.errors import PolicyError
 from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.zone import ZoneState
 from gridsched.flow import ingest
@@ -294,6 +295,15 @@ def test_a_saved_policy_rules_from_the_next_tick_and_the_old_one_is_kept(house: 
     house.tick()
 
 
+def test_a_text_that_is_no_policy_is_never_written_whoever_asks(house: House) -> None:
+    book, file = house.daemon.policies, house.daemon.settings.zones[0].policy
+    before = file.read_text(encoding="utf-8")
+    with pytest.raises(PolicyError):
+        book.save(ZONE, "nonsense = 1", replaces=hashlib.sha256(before.encode()).hexdigest())
+    assert file.read_text(encoding="utf-8") == before
+    assert book.save(ZONE, before, replaces="whatever it was") is None, "nothing has changed, so nothing is kept"
+
+
 # -- live
 
 
@@ -312,11 +322,12 @@ def test_a_console_is_sent_everything_once_and_then_what_has_changed(house: Hous
     house.post("/v1/resume")
 
 
-def test_a_stranger_or_a_node_gets_no_line(house: House) -> None:
+def test_a_stranger_a_node_and_another_sites_page_get_no_line(house: House) -> None:
     address = house.url.replace("http", "ws") + "/v1/console/channel"
-    for token in ("nobody", "node"):
-        with pytest.raises(InvalidStatus):
-            connect(address, subprotocols=[SUBPROTOCOL, f"token.{token}"], proxy=None).close()  # type: ignore[list-item]
+    for token, origin in (("nobody", None), (house.join("line"), None), ("viewer", "http://elsewhere.example")):
+        with pytest.raises(InvalidStatus) as refusal:
+            connect(address, subprotocols=[SUBPROTOCOL, f"token.{token}"], origin=origin, proxy=None).close()  # type: ignore[list-item,arg-type]
+        assert refusal.value.response.status_code in {401, 403}
 
 
 def test_changes_name_what_is_new_what_differs_and_what_is_gone() -> None:

@@ -84,7 +84,7 @@ function made(options: Options, width: number): uPlot.Options {
     };
     return {
         width,
-        height: options.height,
+        height: Math.round((options.height * parseFloat(getComputedStyle(document.documentElement).fontSize)) / 16),
         ...(format === undefined ? {} : { tzDate: (stamp: number) => uPlot.tzDate(new Date(stamp * 1000), format.timezone) }),
         padding: [8, Chart.margins.right, 0, 0],
         legend: { show: true, live: true },

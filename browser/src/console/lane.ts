@@ -13,13 +13,14 @@ const SOONEST_MS = 2_000;
 const BACK_H = 24;
 const HOUR_MS = 3_600_000;
 
-/** What held from `start` to `end`; foretold where it lies ahead. */
+/** What held from `start` to `end`, foretold where it lies ahead: a target, or targets from `lowest_w` to `target_w`. */
 interface Stretch {
     readonly start: number;
     readonly end: number;
     readonly reason: string;
     readonly tier: string;
     readonly target_w: number;
+    readonly lowest_w: number;
     readonly detail: string;
     readonly foretold: boolean;
 }
@@ -49,6 +50,7 @@ export class Lane {
     private asking = false;
     private decision = "";
     private chosen = -1;
+    private parts: Stretch[] = [];
     private stretches: Stretch[] = [];
 
     constructor(
@@ -146,7 +148,8 @@ export class Lane {
         const range = [Date.parse(timeline.start) / 1000, Date.parse(timeline.end) / 1000] as const;
         this.drawSignal(timeline, now, range);
         this.drawPower(timeline, now, range);
-        this.stretches = stretchesOf(timeline);
+        this.parts = partsOf(timeline);
+        this.stretches = merged(this.parts);
         this.drawStrip(range);
         this.tabulate((this.element.querySelector("details") as HTMLDetailsElement).open);
     }
@@ -229,7 +232,8 @@ export class Lane {
 
     private sentence(stretch: Stretch): string {
         const times = `${this.format.time(stretch.start)} – ${this.format.time(stretch.end, stretch.start)}`;
-        return `${times}: ${this.format.watts(stretch.target_w)}. ${stretch.foretold ? this.desk.say("would", { what: stretch.detail }) : stretch.detail}`;
+        const watts = stretch.lowest_w === stretch.target_w ? "" : `${this.format.watts(stretch.lowest_w)} – `;
+        return `${times}: ${watts}${this.format.watts(stretch.target_w)}. ${stretch.foretold ? this.desk.say("would", { what: stretch.detail }) : stretch.detail}`;
     }
 
     // -- the same in a table
@@ -243,7 +247,7 @@ export class Lane {
         const first = Math.floor(Date.parse(timeline.start) / HOUR_MS) * HOUR_MS;
         const rows = [];
         for (let hour = first; hour < Date.parse(timeline.end); hour += HOUR_MS) {
-            const inside = this.stretches.filter((stretch) => stretch.start < hour + HOUR_MS && stretch.end > hour);
+            const inside = this.parts.filter((part) => part.start < hour + HOUR_MS && part.end > hour);
             const most = inside.reduce<Stretch | undefined>((best, one) => (best === undefined || within(one, hour) > within(best, hour) ? one : best), undefined);
             if (most === undefined) continue;
             const slots = (signal?.slots ?? []).filter((slot) => Date.parse(slot.start) < hour + HOUR_MS && Date.parse(slot.end) > hour);
@@ -253,7 +257,7 @@ export class Lane {
             rows.push([
                 format.time(hour),
                 seen === null ? "–" : `${format.value(seen, signal?.unit ?? "")}${expected}`,
-                format.watts(mean(inside.map((stretch) => stretch.target_w)) ?? 0),
+                format.watts(inside.reduce((sum, part) => sum + part.target_w * within(part, hour), 0) / inside.reduce((sum, part) => sum + within(part, hour), 0)),
                 drawn === null ? "–" : format.watts(drawn),
                 most.foretold ? desk.say("would", { what: desk.words.word("r_", most.reason) }) : desk.words.word("r_", most.reason),
             ]);
@@ -283,28 +287,27 @@ function end(points: [number, number | null][], moment: number): void {
     points.push([moment, null]);
 }
 
-function stretchesOf(timeline: Timeline): Stretch[] {
+function partsOf(timeline: Timeline): Stretch[] {
     const now = Date.parse(timeline.now);
     const start = Date.parse(timeline.start);
     const past = timeline.decisions.map((row, place) => {
         const next = timeline.decisions[place + 1];
         const began = Math.max(Date.parse(row.decided_at), start);
-        return { ...row, start: began, end: next === undefined ? Math.max(now, began + 1000) : Date.parse(next.decided_at), foretold: false };
+        return { ...row, lowest_w: row.target_w, start: began, end: next === undefined ? Math.max(now, began + 1000) : Date.parse(next.decided_at), foretold: false };
     });
-    const merged = merge(past.filter((stretch) => stretch.end > stretch.start));
-    const coming = timeline.foretold.filter((row) => Date.parse(row.end) > now).map((row) => ({ ...row, start: Math.max(Date.parse(row.start), now), end: Date.parse(row.end), foretold: true }));
-    return [...merged, ...merge(coming)];
+    const coming = timeline.foretold.filter((row) => Date.parse(row.end) > now).map((row) => ({ ...row, lowest_w: row.target_w, start: Math.max(Date.parse(row.start), now), end: Date.parse(row.end), foretold: true }));
+    return [...past.filter((part) => part.end > part.start), ...coming];
 }
 
-/** Neighbours of one reason as one; it keeps the words and the target of its last part in the past, of its first part ahead. */
-function merge(stretches: readonly Stretch[]): Stretch[] {
-    const merged: Stretch[] = [];
-    for (const stretch of stretches) {
-        const last = merged.at(-1);
-        if (last !== undefined && last.reason === stretch.reason && last.tier === stretch.tier) merged[merged.length - 1] = { ...(stretch.foretold ? last : stretch), start: last.start, end: stretch.end };
-        else merged.push(stretch);
+/** Neighbours of one reason as one; it keeps the words of its last part in the past, of its first part ahead. */
+function merged(parts: readonly Stretch[]): Stretch[] {
+    const found: Stretch[] = [];
+    for (const part of parts) {
+        const last = found.at(-1);
+        if (last === undefined || last.reason !== part.reason || last.tier !== part.tier || last.foretold !== part.foretold) found.push(part);
+        else found[found.length - 1] = { ...(part.foretold ? last : part), start: last.start, end: part.end, lowest_w: Math.min(last.lowest_w, part.lowest_w), target_w: Math.max(last.target_w, part.target_w) };
     }
-    return merged;
+    return found;
 }
 
 const within = (stretch: Stretch, hour: number): number => Math.min(stretch.end, hour + HOUR_MS) - Math.max(stretch.start, hour);
