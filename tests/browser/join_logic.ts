@@ -132,7 +132,8 @@ await check("waiting doubles up to its longest, never as one", () => {
 await check("the daemon's own words for an error are kept", () => {
     const lost = failureFrom(409, '{"error":"LeaseLost","detail":"lease a is over"}', "POST");
     equal([lost.name, lost.message, isFinal(lost), isFatal(lost)], ["LeaseLost", "lease a is over", true, false]);
-    equal([failureFrom(401, "<html>", "x").name, failureFrom(502, "", "x").name], ["Unauthorized", "Unreachable"]);
+    equal([failureFrom(403, "<html>log in to this network", "x").name, failureFrom(502, "", "x").name], ["Unreachable", "Unreachable"]);
+    holds(isFatal(failureFrom(401, '{"error":"Unauthorized","detail":""}', "x")), "a revoked token is not told");
     holds(isOtherRelease(failureFrom(400, '{"error":"OtherRelease","detail":""}', "x")), "another release is not told");
 });
 

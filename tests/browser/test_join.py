@@ -91,7 +91,7 @@ def test_a_reload_in_the_middle_goes_on_from_what_is_stored(visitor: Visitor, ho
     visitor.until(lambda: visitor.step() > 520)  # five seconds: the first middle is stored
     visitor.page.reload()
     visitor.until(lambda: visitor.step() > 0)
-    assert visitor.step() > 300
+    assert visitor.step() > 100
     assert visitor.leases()[0].lease_id == lease
     assert not visitor.page.is_checked("#charging")
 
@@ -154,7 +154,7 @@ def test_a_closed_tab_hands_over_what_the_daemon_has_of_it(visitor: Visitor, hou
     visitor.page.close()
     visitor.page = other
     visitor.until(lambda: not visitor.leases())
-    assert visitor.unit().continuation_step > 400
+    assert visitor.unit().continuation_step > 100
 
 
 @pytest.mark.long
@@ -190,3 +190,22 @@ def test_leaving_erases_what_the_browser_has_stored(visitor: Visitor, house: Hou
         }"""
     )
     assert left == [0, 0]
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_is_replaced_and_the_unit_goes_on(visitor: Visitor, house: House) -> None:
+    give_work(house, passes=100, units=1)
+    visitor.train()
+    lease = visitor.leases()[0].lease_id
+    visitor.until(lambda: visitor.step() > 520)  # five seconds: the first middle is stored
+    visitor.page.workers[0].evaluate("void setTimeout(() => { throw new Error('out of memory'); })")
+    visitor.until(lambda: 100 < visitor.step() < 520)
+    visitor.until(lambda: visitor.step() > 560)
+    assert visitor.leases()[0].lease_id == lease
+
+
+@pytest.mark.long
+def test_a_browser_without_the_means_is_told_so(visitor: Visitor, house: House) -> None:
+    visitor.context.route("**/static/kernels.wasm", lambda route: route.fulfill(body="no module"))
+    visitor.page.goto(f"{house.url}/join")
+    visitor.until(lambda: "cannot train" in visitor.page.inner_text("main"))

@@ -37,23 +37,32 @@ let worker: Worker;
 let runtime: Promise<string>;
 
 function startWorker(): void {
-    worker = new Worker("/static/join/worker.js", { name: "gridsched" });
+    const mine = new Worker("/static/join/worker.js", { name: "gridsched" });
+    worker = mine;
+    let ready = false;
     runtime = new Promise((resolve, reject) => {
-        const mine = worker;
         mine.onmessage = (event: MessageEvent<FromWorker>) => {
-            if (event.data.kind === "ready") resolve(event.data.runtime);
+            if (event.data.kind === "ready") {
+                ready = true;
+                resolve(event.data.runtime);
+            }
             if (mine === worker) heard(event.data);
         };
         mine.onerror = (event) => {
             event.preventDefault();
             const words = event.message || "does not start";
-            reject(new Error(words));
-            if (mine === worker) died(words);
+            if (!ready) reject(new Error(words));
+            else if (mine === worker) died(words);
         };
     });
-    runtime.catch((error: unknown) => {
-        if (node === null) wait("broken", null, { detail: asFailure(error).message });
-    });
+    runtime.catch((error: unknown) => broken(error)); // one that never came up would not the next time either
+}
+
+/** This browser cannot be a node. */
+function broken(error: unknown): void {
+    const tell = (): void => wait("broken", "reload", { detail: asFailure(error).message });
+    if (node === null) tell();
+    else node.stop(tell);
 }
 
 // Views.
@@ -283,7 +292,8 @@ class Node {
         if (words !== undefined) this.agent.died(words);
     }
 
-    private stop(then: () => void): void {
+    /** End everything, once, and then do something else. */
+    stop(then: () => void): void {
         if (this.ended) return;
         this.ended = true;
         this.channel.stop();
@@ -351,7 +361,9 @@ async function begin(): Promise<void> {
 }
 
 async function open(): Promise<void> {
-    speak(languageOf(await home.get("language")));
+    speak(languageOf(undefined));
+    const chosen = await home.get("language");
+    if (chosen !== undefined) speak(languageOf(chosen));
     for (const code of ["en", "de"] as const) {
         find(`lang-${code}`).addEventListener("click", () => {
             speak(code);
@@ -361,9 +373,9 @@ async function open(): Promise<void> {
     find("wait-action").addEventListener("click", () => void (waiting?.action === "start_over" ? startOver() : location.reload()));
     if (isSecureContext) void navigator.serviceWorker?.register("/join/sw.js", { scope: "/join" }).catch(() => undefined);
     await single(
-        () => void begin(),
+        () => void begin().catch(broken),
         () => wait("elsewhere", null),
     );
 }
 
-void open();
+void open().catch(broken);

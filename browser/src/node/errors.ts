@@ -1,9 +1,8 @@
 // What can go wrong between the page and the daemon, by the daemon's own names (gridsched/core/errors.py).
 
+/** Where an answer does not say what is wrong. Not 401 and 403: a hotel's login page must not look like a revoked token. */
 const BY_STATUS: Record<number, string> = {
     400: "InvalidInput",
-    401: "Unauthorized",
-    403: "Forbidden",
     404: "NotFound",
     409: "Conflict",
     413: "TooLarge",

@@ -1,7 +1,8 @@
 // A Web Worker as a node's workshop: loads the kernels, and trains, stores and moves files as it is told (workshop.ts).
 
+import { backoffS } from "./backoff.ts";
 import type { MakeEngine } from "./engine.ts";
-import { openFiles } from "./files.ts";
+import { type Bytes, openFiles } from "./files.ts";
 import type { FromWorker, ToWorker } from "./pipe.ts";
 import { Workshop } from "./workshop.ts";
 
@@ -38,13 +39,21 @@ export function serve(makeEngine: MakeEngine): void {
 }
 
 async function open(makeEngine: MakeEngine): Promise<void> {
-    const answer = await fetch("/static/kernels.wasm", { redirect: "error" });
-    if (!answer.ok) throw new Error(`kernels.wasm is answered with HTTP ${answer.status}`);
-    const engine = await makeEngine(new Uint8Array(await answer.arrayBuffer()));
+    const engine = await makeEngine(await kernels());
     const around = { now: () => performance.now() / 1000, tell: (message: FromWorker) => scope.postMessage(message), breathe };
     const workshop = new Workshop(engine, await openFiles(), around);
     scope.postMessage({ kind: "ready", runtime: engine.runtime });
     setInterval(() => scope.postMessage({ kind: "beat" }), BEAT_MS);
     scope.onmessage = (event) => workshop.hear(event.data);
     waiting.forEach((message) => workshop.hear(message));
+}
+
+/** The module's bytes, asked for until the server answers. */
+async function kernels(): Promise<Bytes> {
+    for (let failures = 0; ; failures++) {
+        const answer = await fetch("/static/kernels.wasm", { redirect: "error" }).catch(() => null);
+        if (answer?.ok === true) return new Uint8Array(await answer.arrayBuffer());
+        if (answer?.status === 404) throw new Error("this server has no kernels.wasm");
+        await new Promise((resolve) => setTimeout(resolve, backoffS(failures) * 1000));
+    }
 }
