@@ -113,7 +113,10 @@ def main() -> None:
     """Compile, and write the module if it is another than before."""
     if importlib.util.find_spec("ziglang") is None:
         sys.exit("kernels/build.py needs Zig's C compiler: pip install -c constraints.txt -e '.[build]'")
-    module = compiled()
+    try:
+        module = compiled()
+    except subprocess.CalledProcessError as failed:
+        sys.exit(f"The kernels were not built, for the reasons above: {failed.cmd[-1]}")
     if TARGET.exists() and TARGET.read_bytes() == module:
         return
     TARGET.parent.mkdir(exist_ok=True)
