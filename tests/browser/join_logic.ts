@@ -4,12 +4,14 @@ import { backoffS } from "../../browser/src/node/backoff.ts";
 import { hindranceOf } from "../../browser/src/node/device.ts";
 import { EnergyRegister, IDLE_SHARE } from "../../browser/src/node/energy.ts";
 import type { Engine, Run, Sources } from "../../browser/src/node/engine.ts";
+import { Client, PIECE_BYTES } from "../../browser/src/node/client.ts";
 import { failureFrom, isFatal, isFinal, isOtherRelease } from "../../browser/src/node/errors.ts";
 import type { Bytes, Files } from "../../browser/src/node/files.ts";
 import { LIMITS } from "../../browser/src/node/home.ts";
 import { Middles } from "../../browser/src/node/middles.ts";
 import { Pace } from "../../browser/src/node/pace.ts";
 import type { FromWorker, Progress, Train } from "../../browser/src/node/pipe.ts";
+import { Supply } from "../../browser/src/node/supply.ts";
 import { type UnitSpec, parse } from "../../browser/src/node/wire.ts";
 import { Workshop } from "../../browser/src/node/workshop.ts";
 
@@ -242,6 +244,65 @@ await check("a run that was dropped says no more, and the next one begins", asyn
     const done = until("done");
     shop.hear({ ...TRAIN, run: 2 });
     equal(((await done) as Extract<FromWorker, { kind: "done" }>).run, 2);
+});
+
+/** A server of one blob that breaks off the second upload and half of the first download. */
+function badLine(blob: Bytes): { asked: string[]; stored: () => number } {
+    const asked: string[] = [];
+    let stored = 0;
+    let puts = 0;
+    let gets = 0;
+    globalThis.fetch = async (_input, init) => {
+        const headers = new Headers(init?.headers);
+        const range = headers.get("Content-Range") ?? headers.get("Range") ?? "";
+        asked.push(`${init?.method} ${range}`.trim());
+        if (init?.method === "HEAD") return new Response(null, { status: 404, headers: { "Upload-Offset": String(stored) } });
+        if (init?.method === "PUT") {
+            if (++puts === 2) throw new TypeError("network error");
+            stored = Number(/-(\d+)\//.exec(range)![1]) + 1;
+            return new Response(null, stored === blob.length ? { status: 204 } : { status: 202, headers: { "Upload-Offset": String(stored) } });
+        }
+        const from = Number(/=(\d+)-/.exec(range)?.[1] ?? 0);
+        const stop = ++gets === 1 ? blob.length / 2 : blob.length;
+        return new Response(blob.slice(from, stop), { status: from > 0 ? 206 : 200, headers: { "Content-Length": String(blob.length - from) } });
+    };
+    return { asked, stored: () => stored };
+}
+
+await check("a cut upload goes on from the byte the daemon has", async () => {
+    const blob = new Uint8Array(2.5 * PIECE_BYTES) as Bytes;
+    const { asked, stored } = badLine(blob);
+    const client = new Client("http://here", "t");
+    const cut = await client.upload("d", blob).then(
+        () => "",
+        (error: Error) => error.name,
+    );
+    equal([cut, stored()], ["Unreachable", PIECE_BYTES]);
+    await client.upload("d", blob);
+    const total = blob.length;
+    const second = `PUT bytes ${PIECE_BYTES}-${2 * PIECE_BYTES - 1}/${total}`;
+    equal(asked, ["HEAD", `PUT bytes 0-${PIECE_BYTES - 1}/${total}`, second, "HEAD", second, `PUT bytes ${2 * PIECE_BYTES}-${total - 1}/${total}`]);
+});
+
+await check("a cut download goes on from the byte that came last, and is checked", async () => {
+    const blob = Uint8Array.from({ length: 1000 }, (_, place) => place) as Bytes;
+    const { asked } = badLine(blob);
+    const engine = { sha256: digestOf } as unknown as Engine;
+    const supply = new Supply(new Client("http://here", "t"), engine, new AbortController().signal, () => undefined);
+    equal(digestOf(await supply.blob(digestOf(blob))), digestOf(blob));
+    equal(asked, ["GET", "GET bytes=500-"]);
+    const wrong = await supply.blob("another").then(
+        () => "",
+        (error: Error) => error.name,
+    );
+    equal(wrong, "BlobCorrupt");
+});
+
+await check("a token goes with every call, and a redirect is never followed", async () => {
+    let seen: RequestInit | undefined;
+    globalThis.fetch = async (_input, init) => ((seen = init), new Response("{}"));
+    await new Client("http://here", "secret").statement();
+    equal([new Headers(seen?.headers).get("Authorization"), seen?.redirect, seen?.credentials], ["Bearer secret", "error", "omit"]);
 });
 
 process.exit(failures);
