@@ -88,6 +88,11 @@ def test_json_is_read_as_it_was_written(node: Host, value: Any) -> None:
     assert node.perform("json", {"text": json.dumps(value).encode()})[0] == value
 
 
+def test_backslashes_and_quotes_end_no_text_too_early_or_too_late(node: Host) -> None:
+    value = ["\\", '\\"', '"', {'a\\"b\\\\': "\\\\"}]
+    assert node.perform("json", {"text": json.dumps(value).encode()})[0] == value
+
+
 def test_whole_numbers_beyond_doubles_stay_exact(node: Host) -> None:
     assert node.perform("json", {"text": b"[9007199254740993, -9223372036854775808, 1e3]"})[0] == [
         "9007199254740993n",
@@ -111,7 +116,7 @@ BROKEN = [
     '{"a" 1}',
     "{a:1}",
     "tru",
-    "[" * 200,
+    "[" * 200 + "]" * 200,
 ]
 
 
@@ -137,7 +142,7 @@ def _arrays() -> dict[str, Array]:
     return found | {
         "10": np.zeros((0, 4), np.float32),
         "9": np.array(4, np.float32),
-        "Ünïcode \U0001f600": np.zeros(3, np.int8),
+        "\U0001f600 Ünïcode": np.zeros(3, np.int8),
         "\uffee": np.ones(1, np.int8),
     }
 
