@@ -48,7 +48,7 @@ const en = {
         "The changes in the model's numbers that your device worked out, how many steps it took, an estimate of the energy, and whether it is charging or busy. No files, no contacts, no location, nothing you type. The samples it learns from come from the operator.",
     limits_title: "Your limits",
     how_long: "How long",
-    until_off: "Until I switch it off",
+    until_off: "Until I stop it",
     one_hour: "For 1 hour",
     two_hours: "For 2 hours",
     four_hours: "For 4 hours",
@@ -310,14 +310,14 @@ export class Tongue {
     money(micro: number): string {
         const euros = micro / 1e6;
         const digits = micro !== 0 && Math.abs(euros) < 0.1 ? (Math.abs(euros) < 0.001 ? 6 : 4) : 2;
-        return euros.toLocaleString(this.language, { style: "currency", currency: "EUR", minimumFractionDigits: digits, maximumFractionDigits: digits });
+        return euros.toLocaleString(this.language, { style: "currency", currency: "EUR", minimumFractionDigits: 2, maximumFractionDigits: digits });
     }
 
     /** Joules in watt hours, or what a person would say of them. */
     energy(joules: number): string {
         const hours = joules / 3600;
         if (hours >= 1000) return `${this.number(hours / 1000, 2)} kWh`;
-        return `${this.number(hours, hours < 10 ? 2 : 0)} Wh`;
+        return `${this.number(hours, hours > 0 && hours < 0.1 ? 4 : hours < 10 ? 2 : 0)} Wh`;
     }
 
     bytes(count: number): string {
