@@ -11,6 +11,7 @@ from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.round import Epoch, Version
 from gridsched.core.signal import Quality, Reading, SignalKind
+from gridsched.core.timing import JobSchedule, Timing
 from gridsched.flow import ingest, quarantine
 from gridsched.ports import Tx
 from tests.web.conftest import LIMITS, ZONE, House, build
@@ -123,5 +124,12 @@ def trained(tx: Tx, now: datetime) -> list[Fact]:
                 units=2, loss=2.3 / (number + 1), accuracy=0.5 + share / 2,
             )
         )  # fmt: skip
-    tx.put(replace(job, version=8))
+    hours = ((now + timedelta(hours=10), now + timedelta(hours=13)),)
+    tx.put(
+        replace(job, version=8),
+        JobSchedule(
+            job_id="digits", zone=ZONE, timing=Timing.PLANNED, why="the cheapest hours", objective=SignalKind.PRICE, deadline=now + _DAY,
+            computed_at=now, digest="", hours=hours,
+        ),
+    )  # fmt: skip
     return []

@@ -144,6 +144,8 @@ def test_a_lane_shows_signal_power_decisions_and_what_lies_ahead(console: Consol
     table = lane.locator("table.cards tbody")
     assert table.locator("tr").count() >= 47
     assert "no surplus" in table.inner_text()
+    assert "Planned hours: digits" in table.locator("tr", has_text="12:00").last.inner_text()
+    assert "digits, Wed, May 2 12:00" in (lane.locator(".planned").get_attribute("title") or "")
     assert "1,000 W" in table.inner_text(), "an hour has its own mean, not what the whole stretch of one reason ends with"
 
 

@@ -31,7 +31,9 @@ interface Options {
     readonly whole?: boolean;
 }
 
-const AXIS_W = 58;
+/** Beside what is drawn over time, in px: 4rem for the axis, so that the strip of decisions aligns with it (`.strip`). */
+const AXIS_W = 64;
+const RIGHT_W = 20;
 
 /** A colour of the style sheet. */
 export function color(name: string): string {
@@ -59,9 +61,6 @@ export class Chart {
         this.plot = undefined;
     }
 
-    /** The part of the chart's width, in px, that values are drawn in: what lies over time beside the chart aligns with it. */
-    static readonly margins = { left: AXIS_W, right: 20 } as const;
-
     private width(): number {
         return Math.max(this.place.clientWidth, 160);
     }
@@ -71,7 +70,8 @@ function made(options: Options, width: number): uPlot.Options {
     const { format } = options;
     const soft = color("soft");
     const grid = { stroke: color("line"), width: 1 };
-    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const scale = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+    const font = `${12 * scale}px ${getComputedStyle(document.body).fontFamily}`;
     const times: uPlot.Axis = {
         stroke: soft,
         font,
@@ -84,16 +84,16 @@ function made(options: Options, width: number): uPlot.Options {
     };
     return {
         width,
-        height: Math.round((options.height * parseFloat(getComputedStyle(document.documentElement).fontSize)) / 16),
+        height: Math.round(options.height * scale),
         ...(format === undefined ? {} : { tzDate: (stamp: number) => uPlot.tzDate(new Date(stamp * 1000), format.timezone) }),
-        padding: [8, Chart.margins.right, 0, 0],
+        padding: [8, RIGHT_W, 0, 0],
         legend: { show: true, live: true },
         cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false }, ...(options.sync === undefined ? {} : { sync: { key: options.sync } }) },
         scales: {
             x: { time: format !== undefined, ...(options.range === undefined ? {} : { range: [...options.range] }) },
             y: { range: (_, low, high) => spanned(low, high, options.span) },
         },
-        axes: [times, { stroke: soft, font, grid, ticks: { show: false }, size: AXIS_W, space: 28, values: (_, splits) => splits.map(options.axis) }],
+        axes: [times, { stroke: soft, font, grid, ticks: { show: false }, size: AXIS_W * scale, space: 28 * scale, values: (_, splits) => splits.map(options.axis) }],
         series: [
             { label: "", value: (_, stamp) => (stamp == null ? "" : format === undefined ? String(stamp) : format.time(stamp * 1000)), class: "when" },
             ...options.lines.map((line) => drawn(line)),

@@ -150,7 +150,7 @@ export class Lane {
         this.drawPower(timeline, now, range);
         this.parts = partsOf(timeline);
         this.stretches = merged(this.parts);
-        this.drawStrip(range);
+        this.drawStrip(range, timeline.hours);
         this.tabulate((this.element.querySelector("details") as HTMLDetailsElement).open);
     }
 
@@ -195,17 +195,28 @@ export class Lane {
 
     // -- the strip of decisions
 
-    private drawStrip([start, end]: readonly [number, number]): void {
+    private drawStrip([start, end]: readonly [number, number], hours: Timeline["hours"]): void {
         const share = (moment: number): number => Math.min(Math.max((100 * (moment / 1000 - start)) / (end - start), 0), 100);
-        fill(this.strip, this.stretches.map((stretch, place) => {
+        const planned = hours.map((hour) => {
+            const line = h("i", { class: "planned", attrs: { "aria-hidden": "true", title: this.planned(hour) } });
+            line.style.left = `${share(Date.parse(hour.start))}%`;
+            line.style.width = `${share(Date.parse(hour.end)) - share(Date.parse(hour.start))}%`;
+            return line;
+        });
+        const marks = this.stretches.map((stretch, place) => {
             const mark = h("span", { class: `mark ${lookOf(stretch)}${stretch.foretold ? " foretold" : ""}`, attrs: { role: "option", id: `${this.zone}-mark-${place}`, "aria-label": this.sentence(stretch), "aria-selected": "false" } });
             mark.style.left = `${share(stretch.start)}%`;
             mark.style.width = `${share(stretch.end) - share(stretch.start)}%`;
             mark.addEventListener("pointerenter", () => this.choose(place));
             mark.addEventListener("click", () => this.choose(place));
             return mark;
-        }));
+        });
+        fill(this.strip, marks, planned);
         this.choose(this.present());
+    }
+
+    private planned(hour: Timeline["hours"][number]): string {
+        return `${this.desk.say("job_hours")}: ${hour.job_id}, ${this.format.time(hour.start)} – ${this.format.time(hour.end, hour.start)}`;
     }
 
     private present(): number {
@@ -253,13 +264,15 @@ export class Lane {
             const slots = (signal?.slots ?? []).filter((slot) => Date.parse(slot.start) < hour + HOUR_MS && Date.parse(slot.end) > hour);
             const seen = mean(slots.map((slot) => slot.value));
             const drawn = mean(timeline.drawn.filter(([at]) => Date.parse(at) >= hour && Date.parse(at) < hour + HOUR_MS).map(([, watts]) => watts));
+            const jobs = timeline.hours.filter((one) => Date.parse(one.start) < hour + HOUR_MS && Date.parse(one.end) > hour).map((one) => one.job_id);
+            const reason = this.desk.words.word("r_", most.reason);
             const expected = slots.some((slot) => slot.expected) ? ` (${desk.say("expected")})` : "";
             rows.push([
                 format.time(hour),
                 seen === null ? "–" : `${format.value(seen, signal?.unit ?? "")}${expected}`,
                 format.watts(inside.reduce((sum, part) => sum + part.target_w * within(part, hour), 0) / inside.reduce((sum, part) => sum + within(part, hour), 0)),
                 drawn === null ? "–" : format.watts(drawn),
-                most.foretold ? desk.say("would", { what: desk.words.word("r_", most.reason) }) : desk.words.word("r_", most.reason),
+                [most.foretold ? desk.say("would", { what: reason }) : reason, jobs.length > 0 && h("small", { class: "quiet" }, `${desk.say("job_hours")}: ${[...new Set(jobs)].join(", ")}`)],
             ]);
         }
         fill(this.rows, table(this.zone, [desk.say("hour"), desk.words.word("k_", kind), desk.say("target"), desk.say("drawn"), desk.say("reason")], rows, [1, 2, 3]));
