@@ -76,7 +76,7 @@ def test_a_page_trains_a_job_to_its_end_is_metered_and_paid(page: "Page", site: 
     node = live(page, site, "it is paid", lambda: (row := site.row("phone"))["earned_micro"] > 0 and row)
     assert node["register_j"] > 0
     assert node["runtime"].startswith("wasm-")
-    page.wait_for_function("document.querySelector('#earned').textContent !== '€0.00'")
+    live(page, site, "the page shows it", lambda: page.inner_text("#earned") != "€0.00")
     assert complaints == []
 
 
