@@ -43,7 +43,7 @@ _BY_CATEGORY = {
     """,
     "shape": """
         alias.default broadcast_tensors.default cat.default chunk.default clone.default concat.default constant_pad_nd.default
-        contiguous.default detach.default expand.default expand_as.default flatten.using_ints flip.default movedim.int narrow.int
+        contiguous.default detach.default expand.default expand_as.default flatten.using_ints flip.default movedim.int
         numpy_T.default pad.default permute.default repeat.default repeat_interleave.self_int reshape.default roll.default
         select.int slice.Tensor split.Tensor split_with_sizes.default squeeze.default squeeze.dim squeeze.dims stack.default
         swapaxes.default t.default tile.default to.dtype to.dtype_layout transpose.int type_as.default unbind.int
@@ -60,7 +60,7 @@ _BY_CATEGORY = {
         prod.default prod.dim_int softmax.int std.correction std.default std.dim sum.default sum.dim_IntList var.correction
         var.default var.dim
     """,
-    "norm": "batch_norm.default group_norm.default instance_norm.default layer_norm.default local_response_norm.default rms_norm.default",
+    "norm": "batch_norm.default group_norm.default instance_norm.default layer_norm.default rms_norm.default",
     "loss": """
         binary_cross_entropy.default binary_cross_entropy_with_logits.default cosine_embedding_loss.default
         cosine_similarity.default cross_entropy_loss.default hinge_embedding_loss.default huber_loss.default kl_div.default

@@ -11,6 +11,7 @@ from gridsched.core.errors import ProgramError, UnsupportedOperator
 from gridsched.core.method import InnerOptimizer
 from gridsched.train.export import export
 from gridsched.train.graph import TensorSpec
+from gridsched.train.operators import ALLOWED
 from gridsched.train.torch_runtime import TorchRuntime, load_version
 from tests.train.builders import HardNet, cross_entropy, hard_net
 
@@ -138,3 +139,8 @@ def test_a_version_of_another_model_does_not_load() -> None:
         load_version(Linear(), {"out.weight": np.zeros((3, 4), np.float32)})
     with pytest.raises(ProgramError, match="shape"):
         load_version(Linear(), {"out.weight": np.zeros((4, 3), np.float32), "out.bias": np.zeros(3, np.float32)})
+
+
+def test_every_operator_of_the_allow_list_is_one_that_torch_has() -> None:
+    names = [op.split(".")[1:] for op in ALLOWED if op.startswith("aten.")]
+    assert [name for name, overload in names if getattr(getattr(torch.ops.aten, name, None), overload, None) is None] == []
