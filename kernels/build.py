@@ -34,8 +34,8 @@ _COMPILE += ["-nostdlib", "-g0", "-fno-sanitize=all", "-fvisibility=hidden", "-W
 # With the stack first, its overflow leaves the memory (a trap) instead of running over data.
 _LINK = ["--no-entry", "--stack-first", "-z", f"stack-size={STACK_BYTES}", f"--initial-memory={HEAP}", "--strip-all"]
 
-_TYPES = {"p": "void *", "i": "int32_t ", "f": "float "}
-_READ = {"p": "(void *)(uintptr_t)word[{at}]", "i": "(int32_t)word[{at}]", "f": "as_float(word[{at}])"}
+_TYPES = {"p": "void *", "i": "int32_t ", "f": "float ", "d": "double "}
+_READ = {"p": "(void *)(uintptr_t)word[{at}]", "i": "(int32_t)word[{at}]", "f": "as_float(word[{at}])", "d": "as_double(word + {at})"}
 _HEAD = """\
 // Written by kernels/build.py from gridsched/train/plan/kernels.py.
 #include "module.h"
@@ -43,6 +43,12 @@ _HEAD = """\
 static float as_float(uint32_t bits) {
     float value;
     __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+__attribute__((unused)) static double as_double(const uint32_t *words) {
+    double value;
+    __builtin_memcpy(&value, words, sizeof value);
     return value;
 }
 """
@@ -75,13 +81,15 @@ def _prototype(kernel: Kernel) -> str:
 
 
 def _case(kernel: Kernel) -> str:
-    read = ", ".join(_READ[letter].format(at=at) for at, (letter, _) in enumerate(kernel.arguments, start=1))
-    words = 1 + len(kernel.arguments)
+    read, at = [], 1
+    for letter, _ in kernel.arguments:
+        read.append(_READ[letter].format(at=at))
+        at += 2 if letter == "d" else 1
     return f"""\
         case {kernel.number}:
-            if (left < {words}) return 1 + at;
-            {kernel.name}({read});
-            at += {words};
+            if (left < {at}) return 1 + at;
+            {kernel.name}({", ".join(read)});
+            at += {at};
             break;
 """
 

@@ -1,8 +1,12 @@
 // Rows of a table by their numbers, and the gradient of that.
 #include "module.h"
 
-void embedding(const float *weight, const int64_t *index, float *y, int32_t n, int32_t width) {
-    for (int32_t i = 0; i < n; i++) memcpy(y + (size_t)i * width, weight + (size_t)index[i] * width, (size_t)width * sizeof(float));
+// weight [rows, width]. A number that is no row is an error of the data: the module traps, and the host says so.
+void embedding(const float *weight, const int64_t *index, float *y, int32_t n, int32_t width, int32_t rows) {
+    for (int32_t i = 0; i < n; i++) {
+        if (index[i] < 0 || index[i] >= rows) __builtin_trap();
+        memcpy(y + (size_t)i * width, weight + (size_t)index[i] * width, (size_t)width * sizeof(float));
+    }
 }
 
 // dweight [rows, width] is the sum of dy over each row's uses, in their order. Uses of `padding` (-1: no such row) give nothing.

@@ -21,20 +21,21 @@ static double power(double x, int32_t n) {
     return result;
 }
 
-// torch/optim/adam.py with decoupled weight decay (Loshchilov and Hutter 2019). `step` counts from 1.
-void adamw(float *parameter, const float *gradient, float *mean, float *square, const int32_t *step, int32_t n, float lr, float beta1, float beta2, float eps, float weight_decay) {
-    float shrink = (float)(1.0 - (double)lr * (double)weight_decay);
-    float new1 = (float)(1.0 - (double)beta1), new2 = (float)(1.0 - (double)beta2);
-    float step_size = (float)((double)lr / (1.0 - power((double)beta1, *step)));
-    float correction = (float)__builtin_sqrt(1.0 - power((double)beta2, *step));
+// torch/optim/adam.py with decoupled weight decay (Loshchilov and Hutter 2019). `step` counts from 1. The settings come as float64,
+// because 1 - beta2 of a beta2 that was rounded to float32 is off by some 1e-5 of itself.
+void adamw(float *parameter, const float *gradient, float *mean, float *square, const int32_t *step, int32_t n, double lr, double beta1, double beta2, float eps, double weight_decay) {
+    float shrink = (float)(1.0 - lr * weight_decay), keep2 = (float)beta2;
+    float new1 = (float)(1.0 - beta1), new2 = (float)(1.0 - beta2);
+    float step_size = (float)(lr / (1.0 - power(beta1, *step)));
+    float correction = (float)__builtin_sqrt(1.0 - power(beta2, *step));
     EACH_FOUR(n, {
         f4 g = take4(gradient + i, left, 0.0f), m = take4(mean + i, left, 0.0f), s = take4(square + i, left, 0.0f);
         m += (g - m) * new1;
-        s = s * beta2 + g * g * new2;
+        s = s * keep2 + g * new2 * g;
         put4(mean + i, m, left);
         put4(square + i, s, left);
         f4 scale = sqrt4(s) / correction + eps;
-        put4(parameter + i, take4(parameter + i, left, 0.0f) * shrink - m / scale * step_size, left);
+        put4(parameter + i, take4(parameter + i, left, 0.0f) * shrink - m * step_size / scale, left);
     });
 }
 

@@ -75,7 +75,7 @@ class Host:
             address[id(array)], places[end] = end, array
             self._place(array, end)
             end += -(-(array.nbytes + _ALIGNMENT_BYTES) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        words = [self._word(letter, one, address) for (letter, _), one in zip(row.arguments, arguments, strict=True)]
+        words = [word for (letter, _), one in zip(row.arguments, arguments, strict=True) for word in self._words(letter, one, address)]
         return [row.number, *words], places
 
     def _reach(self, end: int) -> None:
@@ -89,12 +89,11 @@ class Host:
         self.memory.write(self.store, array.tobytes() + bytes([_UNTOUCHED]) * _ALIGNMENT_BYTES, at)
 
     @staticmethod
-    def _word(letter: str, argument: Argument, address: dict[int, int]) -> int:
-        if letter == "f":
-            assert isinstance(argument, (int, float))
-            return int(np.float32(argument).view(np.uint32))
+    def _words(letter: str, argument: Argument, address: dict[int, int]) -> tuple[int, ...]:
         if isinstance(argument, np.ndarray) or argument is None:
             assert letter == "p"
-            return 0 if argument is None else address[id(argument)]
+            return (0 if argument is None else address[id(argument)],)
+        if letter in "fd":
+            return struct.unpack("<I", struct.pack("<f", argument)) if letter == "f" else struct.unpack("<2I", struct.pack("<d", argument))
         assert letter == "i"
-        return int(argument)
+        return (int(argument),)

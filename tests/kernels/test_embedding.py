@@ -1,6 +1,8 @@
 """Rows by number, and the sums that come back to them."""
 
 import numpy as np
+import pytest
+import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from tests.kernels.host import Host
 def test_rows_are_looked_up_and_get_the_sum_of_their_uses(host: Host, n: int, rows: int, width: int, padding: int, seed: int) -> None:
     weight, dy, index = normal(seed, rows, width), normal(seed + 1, n, width), np.random.default_rng(seed).integers(0, rows, n)
     y, dweight = empty(n, width), empty(rows, width)
-    host.call("embedding", weight, index, y, n, width)
+    host.call("embedding", weight, index, y, n, width, rows)
     np.testing.assert_array_equal(y, weight[index])
     wanted = np.zeros((rows, width), np.float32)
     np.add.at(wanted, index[index != padding], dy[index != padding])
@@ -24,3 +26,9 @@ def test_a_number_that_is_no_row_gets_nothing(host: Host) -> None:
     dweight = empty(2, 3)
     host.call("embedding_grad", normal(1, 3, 3), np.array([-1, 2, 1 << 40]), dweight, 3, 3, 2, -1)
     np.testing.assert_array_equal(dweight, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("number", [-1, 2, 1 << 32])
+def test_a_number_that_is_no_row_is_never_read(host: Host, number: int) -> None:
+    with pytest.raises(wasmtime.Trap):
+        host.call("embedding", normal(1, 2, 3), np.array([0, number]), empty(2, 3), 2, 3, 2)

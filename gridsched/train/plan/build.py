@@ -121,7 +121,7 @@ def _finished(
     kept = [value.buffer for value in (loss, outputs, correct) if value is not None]
     calls = useful(tape.calls, kept)
     code_at = aligned(place(calls, kept, layout.end))
-    size = code_at + 4 * sum(1 + len(call.arguments) for call in calls)
+    size = code_at + 4 * sum(call.kernel.words for call in calls)
     memory_bytes = -(-size // _PAGE_BYTES) * _PAGE_BYTES
     if memory_bytes > MAX_BYTES:
         raise OutOfMemory(
@@ -150,11 +150,12 @@ def _finished(
 
 
 def _code(calls: Sequence[Call]) -> npt.NDArray[np.int32]:
-    """The calls as 32-bit words: kernel number, then addresses, whole numbers and the bits of floats."""
+    """The calls as 32-bit words: kernel number, then addresses, whole numbers and the bits of floats and doubles."""
     words: list[int] = []
     for call in calls:
         words.append(call.kernel.number)
-        words += [_word(argument) for argument in call.arguments]
+        for (letter, _), argument in zip(call.kernel.arguments, call.arguments, strict=True):
+            words += struct.unpack("<2I", struct.pack("<d", argument)) if letter == "d" else (_word(argument),)
     return np.array(words, np.uint32).view(np.int32)
 
 

@@ -2,9 +2,10 @@
 
 A call is a row of 32-bit words: the kernel's number, then its arguments in the order below. A letter tells what each word is:
 ``p`` a byte address in the module's memory (0: none, where the kernel's comment allows it), ``i`` a whole number, ``f`` the bits of
-a float32. Tensors are float32, contiguous and row-major unless a name says otherwise: ``_i64`` little-endian 64-bit integers,
-``_u8`` bytes, ``_i32`` 32-bit integers. ``i6`` is six words, one for each axis of a strided tensor: its sizes, or its
-steps in elements (0 along an axis that is repeated). ``kernels/build.py`` writes the dispatcher from this table.
+a float32, ``d`` those of a float64 in two words, the lower first. Tensors are float32, contiguous and row-major unless a name says
+otherwise: ``_i64`` little-endian 64-bit integers, ``_u8`` bytes, ``_i32`` 32-bit integers. ``i6`` is six words, one for each axis of
+a strided tensor: its sizes, or its steps in elements (0 along an axis that is repeated). ``kernels/build.py`` writes the dispatcher
+from this table.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,11 @@ class Kernel:
     number: int
     name: str
     arguments: tuple[tuple[str, str], ...]
+
+    @property
+    def words(self) -> int:
+        """How long a call is, with the kernel's number."""
+        return 1 + sum(2 if letter == "d" else 1 for letter, _ in self.arguments)
 
 
 _TABLE = """
@@ -54,7 +60,7 @@ _TABLE = """
     cross_entropy          p logits, p target_i64, p log_probability, p loss, i rows, i columns, i ignore
     cross_entropy_grad     p dloss, p log_probability, p target_i64, p dlogits, i rows, i columns, i ignore
     correct                p outputs, p target_i64, p count_i32, i rows, i columns
-    embedding              p weight, p index_i64, p y, i n, i width
+    embedding              p weight, p index_i64, p y, i n, i width, i rows
     embedding_grad         p dy, p index_i64, p dweight, i n, i width, i rows, i padding
     gru_cell               p input_gates, p hidden_gates, p hidden, p y, p saved, i n, i width
     gru_cell_grad          p dy, p hidden, p saved, p dinput_gates, p dhidden_gates, p dhidden, i n, i width
@@ -62,7 +68,7 @@ _TABLE = """
     lstm_cell_grad         p dy, p dcell_y, p cell, p saved, p dgates, p dcell, i n, i width
     dropout                p x, p y, p seed_i64, i stream, i n, f share
     sgd                    p parameter, p gradient, p momentum_buffer, i n, f lr, f momentum, f weight_decay
-    adamw                  p parameter, p gradient, p mean, p square, p step_i32, i n, f lr, f beta1, f beta2, f eps, f weight_decay
+    adamw                  p parameter, p gradient, p mean, p square, p step_i32, i n, d lr, d beta1, d beta2, f eps, d weight_decay
     pull_back              p gradient, p parameter, p anchor, i n, f prox
     fill                   p y, i n, f value
     fill_i64               p y_i64, i n, i value

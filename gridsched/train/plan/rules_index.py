@@ -25,7 +25,7 @@ def embedding(tape: Tape, weight: Value, index: Value, padding: int = -1, scale_
     rows, width = weight.shape
     index = _index(tape, index)
     y = tape.new((*index.shape, width))
-    tape.call("embedding", weight, index, y, index.count, width)
+    tape.call("embedding", weight, index, y, index.count, width, rows)
 
     def back(gradients: Gradients) -> None:
         (dy,) = gradients

@@ -108,9 +108,10 @@ class Tape:
         """Append a call of kernel ``name``."""
         kernel = KERNELS[name]
         for (letter, what), argument in zip(kernel.arguments, arguments, strict=True):
-            fits = {"p": isinstance(argument, Value | None), "i": type(argument) is int, "f": isinstance(argument, float)}
+            number = isinstance(argument, float)
+            fits = {"p": isinstance(argument, Value | None), "i": type(argument) is int, "f": number, "d": number}
             assert fits[letter], f"{name}: {what} got {argument!r}"
-        self.words += 1 + len(arguments)
+        self.words += kernel.words
         if self.words > _MAX_WORDS:
             raise UnsupportedOperator(f"the code is longer than {_MAX_WORDS} words; use shorter sequences")
         self.calls.append(Call(kernel, arguments))
