@@ -76,7 +76,7 @@ class JobCard {
         write(this.state, desk.words.word("s_", row.state) + (row.reason === "" ? "" : `: ${row.reason}`));
         this.state.className = `tag ${row.state === "running" ? "on" : row.state === "failed" ? "stopped" : "off"}`;
         write(this.accuracy, row.accuracy === null ? desk.say("accuracy_none") : `${desk.say("accuracy")} ${format.percent(row.accuracy, 1)}`);
-        const parts = [desk.say("epoch_of", { epoch: row.epoch, epochs: row.spec.method.epochs }), desk.say("version", { n: row.version }), desk.say("submitted", { when: format.time(row.submitted_at) })];
+        const parts = [desk.say("epoch_of", { epoch: row.epoch, last: row.spec.method.epochs - 1 }), desk.say("version", { n: row.version }), desk.say("submitted", { when: format.time(row.submitted_at) })];
         if (row.spec.deadline !== null) parts.push(desk.say("deadline", { when: format.time(row.spec.deadline) }));
         write(this.line, parts.join(" · "));
         this.cancel.hidden = row.state !== "running";
@@ -113,7 +113,7 @@ class JobCard {
         this.chart.draw({
             lines: [{ label: this.desk.say("accuracy"), color: color("green"), stepped: false, value: (share) => format.percent(share, 1) }],
             data: [this.versions.map((version) => version.number), this.versions.map((version) => version.accuracy)],
-            height: 170, axis: (share) => format.percent(share), whole: true,
+            height: 170, axis: (share) => format.percent(share, 1), whole: true,
         });
     }
 
