@@ -88,6 +88,7 @@ class Lease:
     fractions: a small node draws less than a micro-unit's worth between two reports. ``steps_executed`` counts every step run under
     this lease, repeated ones too; ``step`` is the furthest position in the unit. ``wants_hand_over`` asks a paused
     node to give its continuation back. ``carried_micro`` is the part of a micro-unit its node was still owed from leases before.
+    ``runtime`` is the hardware class of all work under it; "" where that is not one, or not known: whose bits it has cannot be said.
     """
 
     lease_id: str
@@ -116,6 +117,7 @@ class Lease:
     wants_hand_over: bool = False
     settled: bool = False
     carried_micro: float = 0.0
+    runtime: str = ""
 
     @property
     def live(self) -> bool:
@@ -148,6 +150,7 @@ def offer(
     longest: timedelta,
     jitter: timedelta = timedelta(0),
     reason: LeaseReason = LeaseReason.PLANNED,
+    runtime: str = "",
 ) -> Lease:
     """A new lease in state ``offered``; the node may start ``jitter`` after ``now``."""
     return Lease(
@@ -168,6 +171,7 @@ def offer(
         expires_at=min(now + jitter + ttl, now + longest),
         ends_at=now + longest,
         changed_at=now,
+        runtime=runtime,
     )
 
 

@@ -301,6 +301,7 @@ def _lease_out(
         longest=rules.longest_lease,
         jitter=delay,
         reason=reason,
+        runtime=seat.node.runtime,
     )
     tx.put(leased, lease)
     return lease_offered(lease, now)

@@ -22,6 +22,7 @@ from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.flow import advance, settle, timing
 from gridsched.flow.abandon import abandon
+from gridsched.flow.case import classes_of
 from gridsched.flow.quarantine import disown, quarantine, reopened
 from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
@@ -94,6 +95,10 @@ def returned(tx: Tx, now: datetime, audit: WorkUnit, *, agrees: Collection[str],
     if unit.state is not UnitState.ACCEPTED:  # it was opened again meanwhile
         tx.put(replace(audit, state=UnitState.ABANDONED, answer=""))
         return facts
+    if rules.trust is not None and audit.answer != unit.answer and not _comparable(tx, audit, unit):
+        tx.put(replace(audit, state=UnitState.ABANDONED, answer=""))
+        opened = _ask(tx, now, unit, AuditReason(audit.audit_reason), 1, rules)
+        return facts + opened + ([] if any(isinstance(fact, AuditOpened) for fact in opened) else _go_on(tx, now, unit))
     return facts + _weigh(tx, now, unit, rules)
 
 
@@ -192,7 +197,7 @@ def _able(tx: Tx, now: datetime, unit: WorkUnit, *, but: str = "") -> list[str]:
     free = tuple(p.node_id for p in tx.find(Presence, node_id=there) if p.present and p.cut_at is None and p.device is DeviceState.FREE)
     zone = tx.get(ZoneState, job.spec.zone) or ZoneState(zone=job.spec.zone)
     willing = [c.node_id for c in tx.find(Consent, node_id=free) if not c.refuses(reward_micro_per_kwh=zone.reward_micro_per_kwh, now=now)]
-    classes = _classes(tx, unit)
+    classes = classes_of(tx, unit)
     same = [name for name in willing if {nodes[name].runtime} == classes]
     if same or unit.spec.kind is not UnitKind.TRAIN or unit.spec.steps > LONGEST_ACROSS:
         return same
@@ -372,11 +377,12 @@ def _presence(tx: Tx, node_id: str) -> Presence:
     return tx.get(Presence, node_id) or Presence(node_id=node_id)
 
 
-def _classes(tx: Tx, unit: WorkUnit) -> set[str]:
-    """The hardware classes that did an accepted unit; where there are several, none gives the same bits."""
-    workers = [tx.get(Node, name) for name in _workers(tx, unit, tx.must(Lease, unit.accepted_lease))]
-    return {node.runtime for node in workers if node is not None}
+def _comparable(tx: Tx, audit: WorkUnit, unit: WorkUnit) -> bool:
+    """Whether another answer means that one of the two is wrong: not where the auditor was given another release on the way."""
+    mine, theirs = classes_of(tx, audit), classes_of(tx, unit)
+    short = unit.spec.kind is UnitKind.TRAIN and unit.spec.steps <= LONGEST_ACROSS and "" not in mine | theirs
+    return mine == theirs or (short and set(map(kind_of_runtime, mine)) == set(map(kind_of_runtime, theirs)))
 
 
 def _one_class(tx: Tx, one: WorkUnit, other: WorkUnit) -> bool:
-    return len(classes := _classes(tx, one)) == 1 and classes == _classes(tx, other)
+    return len(classes := classes_of(tx, one)) == 1 and classes == classes_of(tx, other)

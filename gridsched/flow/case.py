@@ -3,19 +3,18 @@
 from dataclasses import dataclass
 
 from gridsched.core.errors import NotFound
-from gridsched.core.fleet import Node
 from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.work import UnitSpec, UnitState, WorkUnit
 from gridsched.ports import Tx
 
-__all__ = ["Case", "case_of"]
+__all__ = ["Case", "case_of", "classes_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """``answer`` is what the result counts as (see `gridsched.flow.audit.answer_of`), ``digests`` the parameters' along the way.
 
-    ``classes`` are the hardware classes of all nodes whose work is in it, as far as they are still known.
+    ``classes`` are the hardware classes of all work that is in it; none where that of some of it is not known.
     """
 
     spec: UnitSpec
@@ -31,9 +30,14 @@ def case_of(tx: Tx, unit_id: str) -> Case:
     unit = tx.get(WorkUnit, unit_id)
     if unit is None:
         raise NotFound(f"there is no unit {unit_id}; unit ids read JOB.r3.u2, see gridsched job watch and GET /v1/jobs/JOB/versions")
-    leases = tx.find(Lease, unit_id=unit_id, state=LeaseState.HANDED_OVER)
+    found = tuple(sorted(classes_of(tx, unit)))
+    classes = () if "" in found else found
+    return Case(spec=unit.spec, state=unit.state, update=unit.update, answer=unit.answer, digests=unit.digests, classes=classes)
+
+
+def classes_of(tx: Tx, unit: WorkUnit) -> set[str]:
+    """The hardware classes of the work in a unit's result, as they were when it was done; "" among them for work of an unknown one."""
+    leases = tx.find(Lease, unit_id=unit.unit_id, state=LeaseState.HANDED_OVER)
     if unit.accepted_lease is not None:
         leases.append(tx.must(Lease, unit.accepted_lease))
-    nodes = [tx.get(Node, node_id) for node_id in {lease.node_id for lease in leases}]
-    classes = tuple(sorted({node.runtime for node in nodes if node is not None}))
-    return Case(spec=unit.spec, state=unit.state, update=unit.update, answer=unit.answer, digests=unit.digests, classes=classes)
+    return {lease.runtime for lease in leases}

@@ -67,7 +67,10 @@ def hello(tx: Tx, now: datetime, node_id: str, message: Hello, *, rules: Rules) 
     told = replace(node, runtime=message.runtime, memory_bytes=memory, data=message.data)
     tx.put(told, replace(presence, instance=message.instance, present=True, seen_at=now, cut_at=None))
     facts += [*local.holder_left(tx, now, told), *local.holders_came(tx, now, node.zone)]
-    tx.put(*(renew(lease, now=now, ttl=rules.lease_ttl) for lease in tx.find(Lease, node_id=node_id, state=LIVE)))
+    for lease in tx.find(Lease, node_id=node_id, state=LIVE):
+        # A node that was given another release goes on with what it has done before.
+        runtime = lease.runtime if lease.runtime == message.runtime else ""
+        tx.put(replace(renew(lease, now=now, ttl=rules.lease_ttl), runtime=runtime))
     return Reply(orders_for(tx, now, node_id, rules=rules), facts)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a micro-unit; who paused a zone, and the audit log; what a runtime lacks for a job; how a unit came to its result.
+"""Parts of a micro-unit; who paused a zone, and the audit log; what a runtime lacks for a job; how, and on what, a unit came to its result.
 
 Of jobs that are there already nothing need be said: they ask for the first runtime by its name.
 """
@@ -18,7 +18,10 @@ depends_on = None
 def _added() -> dict[str, tuple[Column, ...]]:
     return {
         "jobs": (Column("wasm_lacks", TEXT, nullable=False, server_default=""),),
-        "leases": (Column("carried_micro", sa.Double(), nullable=False, server_default="0"),),
+        "leases": (
+            Column("carried_micro", sa.Double(), nullable=False, server_default="0"),
+            Column("runtime", TEXT, nullable=False, server_default=""),
+        ),
         "presences": (Column("owed_micro", sa.Double(), nullable=False, server_default="0"),),
         "units": (Column("digests", sa.Text(), nullable=False, server_default="[]"),),
         "zones": (

@@ -17,6 +17,7 @@ from gridsched.core.round import Epoch
 from gridsched.core.trust import Auditing, AuditReason
 from gridsched.core.work import Refusal, UnitState, WorkUnit
 from gridsched.flow import advance, assign, audit, collect, quarantine
+from gridsched.flow.case import case_of
 from gridsched.flow.collect import Checked
 from gridsched.wire import ConsentChoice, HandOver, Hello, Orders, UpdateNotice
 from tests.flow.conftest import House, of
@@ -417,3 +418,56 @@ def test_the_two_runtimes_are_not_asked_about_one_another_and_wasm_nodes_and_pag
     first = next(name for name in ("page", "pi") if site.lease(name))
     (opened,) = of(finish(site, first), AuditOpened)
     assert {first, opened.node_id} == {"page", "pi"}
+
+
+def begins_anew(site: House, name: str, runtime: str) -> None:
+    site.do(partial(collect.hello, node_id=name, message=Hello(instance="one", runtime=runtime), rules=site.rules))
+
+
+def test_a_unit_is_held_to_the_bits_of_the_release_that_did_it_whatever_its_node_runs_by_now(site: House) -> None:
+    """A daemon with newer kernels: every page is of another class after its next hello, and no honest one may look like a liar for it."""
+    for name in ("page", "phone", "tablet"):
+        site.join(name, runtime="wasm-0123abcd")
+    site.job(method=one_unit(passes=4))
+    begin(site)
+    first = worker(site)
+    (opened,) = of(finish(site, first, "by old kernels"), AuditOpened)
+    for name in ("page", "phone", "tablet"):
+        begins_anew(site, name, "wasm-4567cdef")
+    site.tick()
+    facts = finish(site, opened.node_id, "by new kernels")
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable"]
+    assert not of(facts, NodeQuarantined)
+    assert ready(site) == 1
+
+
+def test_an_auditor_that_is_given_another_release_on_the_way_says_nothing_against_anybody(site: House) -> None:
+    for name in ("page", "phone", "tablet"):
+        site.join(name, runtime="wasm-0123abcd")
+    site.job(method=one_unit(passes=4))
+    begin(site)
+    (opened,) = of(finish(site, worker(site), "by old kernels"), AuditOpened)
+    site.tick()
+    assert site.held(opened.node_id).unit_id == opened.audit_id
+    begins_anew(site, opened.node_id, "wasm-4567cdef")
+    facts = finish(site, opened.node_id, "half by new ones")
+    (again,) = of(facts, AuditOpened)
+    site.tick()
+    facts = finish(site, again.node_id, "by old kernels")
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["match"]
+    assert not of(facts, NodeQuarantined)
+    assert ready(site) == 1
+
+
+def test_a_lease_that_two_releases_have_worked_under_has_the_bits_of_neither(site: House) -> None:
+    for name in ("page", "phone"):
+        site.join(name, runtime="wasm-0123abcd")
+    site.job(method=one_unit(passes=4))
+    begin(site)
+    first = worker(site)
+    for name in ("page", "phone"):
+        begins_anew(site, name, "wasm-4567cdef")
+    facts = finish(site, first, "half by old kernels")
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["unauditable"]
+    with site.store.read() as tx:
+        assert case_of(tx, "j.r0.u0").classes == ()
