@@ -148,18 +148,21 @@ class Worker:
         spec = train.unit
         runtime = self._runtime(spec.program)
         unit = UnitRun(spec, runtime, self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base)).tensors)
-        found = self._newest(train)
+        found = self._newest(train, runtime.hardware_class)
         if found is not None:
             unit.load(found)
             saver.step = found.step
         return unit
 
-    def _newest(self, train: Train) -> Continuation | None:
-        """The furthest continuation there is: the node's own or the daemon's. A damaged one is passed over, steps can be run again."""
+    def _newest(self, train: Train, hardware_class: str) -> Continuation | None:
+        """The furthest continuation there is: the node's own or the daemon's. A damaged one is passed over, steps can be run again.
+
+        So is the node's own from before another release: the daemon would take all of the unit for the work of this one.
+        """
         mine = None
         with suppress(GridschedError):
             mine = load_continuation(self._home.unit_folder(train.unit.unit_id))
-        if mine is not None and not _fits(mine, train.unit):
+        if mine is not None and not (_fits(mine, train.unit) and mine.hardware_class == hardware_class):
             mine = None
         if train.continuation is None or (mine is not None and mine.step >= train.continuation_step):
             return mine

@@ -11,6 +11,7 @@ import { LIMITS } from "../../browser/src/node/home.ts";
 import { Middles } from "../../browser/src/node/middles.ts";
 import { Pace } from "../../browser/src/node/pace.ts";
 import type { FromWorker, Progress, Train } from "../../browser/src/node/pipe.ts";
+import { single } from "../../browser/src/node/single.ts";
 import { Supply } from "../../browser/src/node/supply.ts";
 import { type UnitSpec, parse } from "../../browser/src/node/wire.ts";
 import { Workshop } from "../../browser/src/node/workshop.ts";
@@ -183,13 +184,22 @@ await check("the device's own limits come in order", () => {
 
 await check("the newest middle that is whole is found, and older ones go", async () => {
     const files = new Memory();
-    const middles = new Middles(files, digestOf);
+    const middles = new Middles(files, digestOf, "r");
     for (const step of [3, 12, 7]) await middles.save("u", step, Uint8Array.of(step));
-    equal((await files.list("work/u")).length, 2);
+    equal((await files.list("work/r/u")).length, 2);
     equal((await middles.newest("u"))?.step, 12);
-    const newest = (await files.list("work/u")).sort().at(-1)!;
-    await files.write("work/u", newest, Uint8Array.of(99));
+    const newest = (await files.list("work/r/u")).sort().at(-1)!;
+    await files.write("work/r/u", newest, Uint8Array.of(99));
     equal((await middles.newest("u"))?.step, 7);
+});
+
+await check("a middle that other kernels have made is not gone on from, and goes with the next unit", async () => {
+    const files = new Memory();
+    await new Middles(files, digestOf, "r").save("u", 5, Uint8Array.of(5));
+    const mine = new Middles(files, digestOf, "other");
+    equal(await mine.newest("u"), null);
+    await mine.prune(["u"]);
+    equal(await files.folders(), []);
 });
 
 await check("a unit runs to its end and its update waits in the outbox", async () => {
@@ -303,6 +313,30 @@ await check("a token goes with every call, and a redirect is never followed", as
     globalThis.fetch = async (_input, init) => ((seen = init), new Response("{}"));
     await new Client("http://here", "secret").statement();
     equal([new Headers(seen?.headers).get("Authorization"), seen?.redirect, seen?.credentials], ["Bearer secret", "error", "omit"]);
+});
+
+await check("without locks one page works, of two that open at once too, and another takes over when it has gone without a word", async () => {
+    const left: (() => void)[] = [];
+    const said: string[] = [];
+    const lines: BroadcastChannel[] = [];
+    class Line extends BroadcastChannel {
+        constructor(name: string) {
+            super(name);
+            lines.push(this);
+        }
+    }
+    const wait = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
+    Object.assign(globalThis, { BroadcastChannel: Line, addEventListener: (_: string, heard: () => void) => left.push(heard) });
+    for (const name of ["a", "b", "c"]) void single(() => said.push(`${name} works`), () => said.push(`${name} waits`), 0.1, 0.3);
+    await wait(0.25);
+    const worker = said.find((words) => words.endsWith("works"))![0]!;
+    equal(said.length, 3);
+    equal(said.filter((words) => words.endsWith("works")).length, 1);
+    lines["abc".indexOf(worker)]!.close();
+    await wait(0.8);
+    equal(said.filter((words) => words.endsWith("works")).length, 2);
+    lines.forEach((line) => line.close());
 });
 
 process.exit(failures);

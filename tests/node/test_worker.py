@@ -18,7 +18,7 @@ from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, 
 from gridsched.node.saver import Saver
 from gridsched.node.state import Home
 from gridsched.node.worker import Worker
-from gridsched.train.checkpoint import latest_file, save_continuation
+from gridsched.train.checkpoint import latest_file, load_continuation, save_continuation
 from gridsched.train.tensors import Array, version_digest
 from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import Continuation, Metrics
@@ -319,6 +319,22 @@ def test_another_units_continuation_is_passed_over(child: Child, home: Home, spe
     home.unit_folder(spec.unit_id).rename(home.unit_folder(mine.unit_id))
     child.train(mine, run=2)
     assert child.done().executed == 7
+
+
+def test_a_middle_from_before_another_release_is_passed_over(child: Child, home: Home, spec: UnitSpec) -> None:
+    child.at_step[4] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    folder = home.unit_folder(spec.unit_id)
+    found = load_continuation(folder)
+    assert found is not None
+    save_continuation(folder, replace(found, step=5, hardware_class="torch-0.0.0"))
+    child.train(spec, run=2)
+    done = child.done()
+    assert done.executed == 7
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
 
 
 def test_a_disk_that_fills_up_while_training_goes_on_stops_nothing(home: Home, spec: UnitSpec) -> None:

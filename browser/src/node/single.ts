@@ -1,13 +1,14 @@
 // One page at a time works as this browser's node: a lock where the browser has them, else a channel on which pages hear each other.
 
 const NAME = "gridsched.node";
-const ANSWER_MS = 300;
+const ANSWER_S = 0.3;
+const AGAIN_S = 10;
 
 /** Calls `first` once this page is the only one; until then `waiting` has been called, if another one works. */
-export async function single(first: () => void, waiting: () => void): Promise<void> {
+export async function single(first: () => void, waiting: () => void, answerS = ANSWER_S, againS = AGAIN_S): Promise<void> {
     if (navigator.locks !== undefined) return locked(first, waiting);
     if (typeof BroadcastChannel === "undefined") return first();
-    return asked(first, waiting);
+    return asked(first, waiting, answerS, againS);
 }
 
 async function locked(first: () => void, waiting: () => void): Promise<void> {
@@ -26,27 +27,41 @@ async function locked(first: () => void, waiting: () => void): Promise<void> {
     });
 }
 
-/** Without locks (plain http): ask who is there. The older page answers, and says when it leaves. */
-async function asked(first: () => void, waiting: () => void): Promise<void> {
+/**
+ * Without locks (plain http): ask who is there. The page that works answers, and says when it leaves; one that ends without a word is
+ * found by asking again. Of pages that ask at the same time the one with the least number begins.
+ */
+async function asked(first: () => void, waiting: () => void, answerS: number, againS: number): Promise<void> {
     const line = new BroadcastChannel(NAME);
-    let mine = false;
+    const mine = crypto.getRandomValues(new Uint32Array(1))[0]!;
+    let works = false;
+    let told = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const take = (): void => {
-        mine = true;
+        works = true;
+        line.postMessage("here");
         addEventListener("pagehide", () => line.postMessage("gone"));
         first();
     };
     const ask = (): void => {
-        line.postMessage("anyone?");
-        timer = setTimeout(take, ANSWER_MS * (1 + Math.random()));
+        clearTimeout(timer);
+        line.postMessage(mine);
+        timer = setTimeout(take, 1000 * answerS);
     };
-    line.onmessage = (event: MessageEvent<string>) => {
-        if (mine) {
-            if (event.data === "anyone?") line.postMessage("here");
-        } else if (event.data === "here") {
-            clearTimeout(timer);
-            waiting();
-        } else if (event.data === "gone") ask();
+    const askLater = (): void => {
+        clearTimeout(timer);
+        timer = setTimeout(ask, 1000 * againS);
+    };
+    line.onmessage = ({ data }: MessageEvent<"here" | "gone" | number>) => {
+        if (works) {
+            if (typeof data === "number") line.postMessage("here");
+        } else if (data === "here") {
+            askLater();
+            if (!told) waiting();
+            told = true;
+        } else if (data === "gone") ask();
+        else if (data < mine) askLater();
+        else line.postMessage(mine); // it may not have been there to hear it
     };
     ask();
 }

@@ -42,7 +42,7 @@ export class Workshop {
         private readonly files: Files,
         private readonly around: Surroundings,
     ) {
-        this.middles = new Middles(files, (data) => engine.sha256(data));
+        this.middles = new Middles(files, (data) => engine.sha256(data), engine.runtime);
     }
 
     hear(message: ToWorker): void {
