@@ -12,7 +12,7 @@ from gridsched.core.errors import InvalidInput, OutOfMemory, ProgramError, Unsup
 from gridsched.core.method import InnerOptimizer
 from gridsched.train.graph import FieldSpec, Graph, Node, Program, Ref, TensorSpec, Value
 from gridsched.train.operators import ALLOWED
-from gridsched.train.plan import Plan, lacks, plan_of
+from gridsched.train.plan import Plan, lacks, plan_of, tape
 from gridsched.train.plan.arena import ALIGNMENT, Life, aligned, lives, place
 from gridsched.train.plan.kernels import HEAP, KERNELS
 from gridsched.train.plan.rules import RULES
@@ -127,6 +127,39 @@ def test_what_is_not_covered_is_refused_by_node_operator_and_argument(item: Node
         assert word in str(raised.value)
     assert words in lacks(program)
     assert lacks(hard_net()[0]) == ""
+
+
+@pytest.mark.parametrize(("shape", "nodes", "words"), [
+    ((1, 1, 4, 4), [call("y", "max_pool2d.default", A, (2, 2), (2, 2), 2)], "padding=2"),
+    ((1, 1, 4, 4), [call("y", "avg_pool2d.default", A, (2, 2), (2, 2), 2)], "padding=2"),
+    ((4, 3), [call("n", "arange.default", 3), call("y", "layer_norm.default", node("n"), (3,))], "int64 where layer_norm reads x"),
+    ((3, 2, 2), [
+        call("start", "slice.Tensor", A, 0, 0, 1),
+        call("hidden", "view.default", A, (6, 2)),
+        call("input", "slice.Tensor", node("hidden"), 0, 0, 3),
+        call("y", "gru.input", A, node("start"), (node("input"), node("hidden")), False, 1, 0.0, True, False, False),
+    ], "weights of (3, 2) and (6, 2)"),
+])  # fmt: skip
+def test_no_kernel_is_called_that_would_read_or_write_beyond_its_tensors(shape: tuple[int, ...], nodes: list[Node], words: str) -> None:
+    with pytest.raises(UnsupportedOperator) as raised:
+        plan_of(program_of(*nodes, shape=shape), kind="train", batch=5, inner=SGD)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "item", [call("y", "dropout.default", A, 0.5, True), call("y", "scaled_dot_product_attention.default", A, A, A, None, 0.5)]
+)
+def test_an_evaluation_that_would_draw_is_left_to_torch(item: Node) -> None:
+    program = program_of(item)
+    assert plan_of(program, kind="train", batch=5, inner=SGD).code.size
+    assert "random draws in an evaluation" in lacks(program)
+
+
+def test_a_program_that_takes_too_long_to_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = [call("n0", "mul.Tensor", A, A), *(call(f"n{i}", "mul.Tensor", node(f"n{i - 1}"), A) for i in range(1, 60))]
+    assert lacks(program_of(*chain)) == ""
+    monkeypatch.setattr(tape, "_MAX_WORDS", 1000)
+    assert "longer than" in lacks(program_of(*chain))
 
 
 @pytest.mark.parametrize("args", [(), (3,), (A, A, A, A, A), ("a",), ((),), (None,), (node("x1"),)])

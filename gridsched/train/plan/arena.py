@@ -7,11 +7,15 @@ the smallest gap that is free for its whole life (greedy by size: Pisarchyk and 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from gridsched.train.plan.tape import Buffer, Call, Value
 
 __all__ = ["ALIGNMENT", "Life", "aligned", "lives", "place", "useful"]
 
 ALIGNMENT = 64
+_NEVER = np.iinfo(np.int64).max
 _IN_PLACE: Mapping[str, tuple[tuple[int, ...], int]] = {
     # Kernel: the places of the inputs it may write over, element by element, and of its output.
     "add": ((0, 1), 2),
@@ -68,11 +72,12 @@ def place(calls: Sequence[Call], kept: Iterable[Buffer], start: int) -> int:
     """Give every buffer without an address one at ``start`` or above; returns the first byte after them all."""
     found = lives(calls, kept)
     groups = _share(calls, found)
-    placed: list[tuple[int, int, Life]] = []
+    placed = np.empty((4, len(groups)), np.int64)  # of each: where it begins, the next address behind it, its first and its last call
     end = start
-    for leader, life in sorted(((leader, found[leader]) for leader in groups), key=lambda item: (-item[1].size, item[1].first)):
-        address = _lowest_gap(placed, life, start)
-        placed.append((address, address + life.size, life))
+    ordered = sorted(((leader, found[leader]) for leader in groups), key=lambda item: (-item[1].size, item[1].first))
+    for count, (leader, life) in enumerate(ordered):
+        address = _smallest_gap(placed[:, :count], life, start)
+        placed[:, count] = address, aligned(address + life.size), life.first, life.last
         end = max(end, address + life.size)
         for buffer in groups[leader]:
             buffer.address = address
@@ -108,13 +113,13 @@ def _may_share(index: int, old: object, new: object, found: Mapping[Buffer, Life
     return whole and life.last == index and found[new.buffer].first == index and leader[new.buffer] is new.buffer
 
 
-def _lowest_gap(placed: Sequence[tuple[int, int, Life]], life: Life, start: int) -> int:
+def _smallest_gap(placed: npt.NDArray[np.int64], life: Life, start: int) -> int:
     """The start of the smallest gap that is free while ``life`` lasts."""
-    best, best_room, at = None, 0, start
-    for begin, end, other in sorted(placed, key=lambda item: item[0]):
-        if other.first > life.last or other.last < life.first:
-            continue
-        if begin - at >= life.size and (best is None or begin - at < best_room):
-            best, best_room = at, begin - at
-        at = max(at, aligned(end))
-    return at if best is None else best
+    begins, ends, firsts, lasts = placed
+    others = np.flatnonzero((firsts <= life.last) & (lasts >= life.first))
+    others = others[np.argsort(begins[others])]
+    free_from = np.maximum.accumulate(np.concatenate(([start], ends[others])))
+    rooms = begins[others] - free_from[:-1]
+    rooms[rooms < life.size] = _NEVER
+    best = int(np.argmin(rooms)) if len(rooms) and rooms.min() < _NEVER else -1
+    return int(free_from[best])

@@ -148,6 +148,7 @@ def dropout(tape: Tape, x: Value, share: Number, train: bool) -> Value:
     if not train or share == 0:
         return reshape(tape, x, x.shape)
     expect(0 < share < 1, f"p={share}")
+    expect(tape.training, "random draws in an evaluation; switch dropout off there")
     y, stream = tape.like(x), tape.stream()
     tape.call("dropout", x, y, tape.seed, stream, x.count, float(share))
 

@@ -118,6 +118,7 @@ def max_pool2d(
     expect(x.rank in (3, 4) and x.dtype == "float32", f"a tensor of {x.dtype} {x.shape}")
     h, w = x.shape[-2:]
     (kh, kw), (ph, pw) = pair(window), pair(padding)
+    expect(2 * ph <= kh and 2 * pw <= kw, f"padding={padding} of windows of {window}")  # else one could lie outside
     sh, sw = pair(stride if stride != () else window)
     oh, ow = _length(h, kh, sh, ph, ceil=ceil), _length(w, kw, sw, pw, ceil=ceil)
     planes = x.count // (h * w)
@@ -145,6 +146,7 @@ def avg_pool2d(
     expect(x.rank in (3, 4) and x.dtype == "float32", f"a tensor of {x.dtype} {x.shape}")
     h, w = x.shape[-2:]
     (kh, kw), (ph, pw) = pair(window), pair(padding)
+    expect(2 * ph <= kh and 2 * pw <= kw, f"padding={padding} of windows of {window}")  # else one could lie outside
     sh, sw = pair(stride if stride != () else window)
     oh, ow = _length(h, kh, sh, ph, ceil=ceil), _length(w, kw, sw, pw, ceil=ceil)
     planes = x.count // (h * w)

@@ -155,7 +155,7 @@ def attention(
     else:
         expect(not is_causal, "a mask together with is_causal")
         shares = softmax(tape, _masked(tape, times_number(tape, scores, scale), mask), -1)
-    return _bmm(tape, dropout(tape, shares, share, tape.training), value)
+    return _bmm(tape, dropout(tape, shares, share, True), value)
 
 
 def _masked(tape: Tape, scores: Value, mask: Value) -> Value:

@@ -33,6 +33,9 @@ def _weights(params: Sequence[Value], has_biases: bool, of: int) -> list[tuple[V
     step = 4 if has_biases else 2
     expect(len(params) == step * of, f"{len(params)} weights for {of} layers; projections are not covered")
     groups = [params[index * step : (index + 1) * step] for index in range(of)]
+    for w_input, w_hidden, *biases in groups:
+        rows = w_hidden.shape[:1]
+        expect(w_input.shape[:1] == rows and all(bias.shape == rows for bias in biases), f"weights of {w_input.shape} and {w_hidden.shape}")
     return [(group[0], group[1], group[2] if has_biases else None, group[3] if has_biases else None) for group in groups]
 
 

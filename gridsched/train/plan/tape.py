@@ -18,8 +18,19 @@ __all__ = ["ITEM_BYTES", "Argument", "Buffer", "Call", "Gradients", "Tape", "Val
 ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
 """The dtypes that kernels know."""
 
-_MAX_WORDS = 1 << 22
+_MAX_WORDS = 1 << 20
+"""Of code: what a daemon plans in a minute, and some ten thousand times of a recurrent layer."""
 _MAX_BYTES = 1 << 32
+
+
+_ANY = ("cast", "copy")
+"""Kernels that are told what their tensors hold."""
+
+
+def _held(name: str) -> tuple[str, ...]:
+    """The dtypes that a kernel's argument of that name may have; its suffix tells."""
+    suffix = name.rpartition("_")[2]
+    return {"i64": ("int64",), "i32": ("int32",), "u8": ("bool", "uint8")}.get(suffix, ("float32",))
 
 
 @dataclass(eq=False, slots=True)
@@ -111,6 +122,8 @@ class Tape:
             number = isinstance(argument, float)
             fits = {"p": isinstance(argument, Value | None), "i": type(argument) is int, "f": number, "d": number}
             assert fits[letter], f"{name}: {what} got {argument!r}"
+            if isinstance(argument, Value) and name not in _ANY and what != "scratch" and argument.dtype not in _held(what):
+                raise UnsupportedOperator(f"{argument.dtype} where {name} reads {what} as {_held(what)[0]}")
         self.words += kernel.words
         if self.words > _MAX_WORDS:
             raise UnsupportedOperator(f"the code is longer than {_MAX_WORDS} words; use shorter sequences")
