@@ -35,11 +35,11 @@ class Caller:
 
 
 class Pace:
-    """Token buckets (Turner 1986): each key may do ``per_s`` calls a second, with two seconds' worth saved up."""
+    """Token buckets (Turner 1986): each key may do ``per_s`` calls a second, with ``saved`` of them (0: two seconds' worth) saved up."""
 
-    def __init__(self, per_s: float) -> None:
+    def __init__(self, per_s: float, *, saved: int = 0) -> None:
         self._per_s = per_s
-        self._full = max(2 * per_s, 1.0)
+        self._full = saved or max(2 * per_s, 1.0)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, at_s: float, *, name: str) -> None:

@@ -1,7 +1,8 @@
 """Plans for pages: a page has no planner, so it gets the list of kernel calls for the batches of its unit from here.
 
 Autograd happens while planning, so a plan costs a thread's time; it is made once, one at a time, off the loop, and kept. Only what
-running jobs need is planned at all: their programs, their optimizer, batches up to theirs.
+running jobs need is planned at all: their programs, their optimizer, batches up to theirs. A unit takes a few plans; a node that
+asks for ever others waits, so that none can keep the daemon planning.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from gridsched.train.plan import plan_of
 from gridsched.train.plan.format import KINDS
 from gridsched.train.program import from_bytes
 from gridsched.web.doors import Doors
-from gridsched.web.gate import Gate
+from gridsched.web.gate import Gate, Pace
 from gridsched.web.messages import strict
 from gridsched.web.pages import BUILT
 from gridsched.web.reception import number, only
@@ -31,6 +32,7 @@ __all__ = ["PlanApi"]
 
 _KERNELS = "Gridsched-Kernels"
 _MOST_BYTES = 64 << 20
+_NEW_PER_S, _NEW_AT_ONCE = 0.1, 12  # plans that one node has made anew; a page that has to wait asks again
 _LARGEST_TEST_BATCH = 64  # `core.cut.evaluation_unit` takes the job's batch, or this many where that is less
 
 
@@ -45,13 +47,14 @@ class PlanApi:
         self._plans: OrderedDict[tuple[str, str, int, bytes], bytes] = OrderedDict()
         self._bytes = 0
         self._planning = asyncio.Lock()
+        self._pace = Pace(_NEW_PER_S, saved=_NEW_AT_ONCE)
 
     def routes(self) -> list[BaseRoute]:
         """The one door."""
         return [Route("/v1/node/plan/{program}", self.plan, methods=["GET"])]
 
     async def plan(self, request: Request) -> Response:
-        await self._gate.node(request.scope)
+        node_id = await self._gate.node(request.scope)
         only(request, "kind", "batch", "inner")
         kernels = await asyncio.to_thread(self._kernels_digest)
         said = request.headers.get(_KERNELS, kernels)
@@ -59,7 +62,7 @@ class PlanApi:
             raise OtherRelease(f"this page has kernels {said[:8]}, the daemon {kernels[:8]}; load the page again")
         program, kind, batch, inner = _asked(request)
         await asyncio.to_thread(self._demand_job, program, kind, batch, inner)
-        data = await self._made(program, kind, batch, inner)
+        data = await self._made(node_id, program, kind, batch, inner)
         etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
         headers = {_KERNELS: kernels, "ETag": etag, "Cache-Control": "private, no-cache"}
         if etag in request.headers.get("if-none-match", ""):
@@ -86,9 +89,10 @@ class PlanApi:
             most = max(_largest(spec, kind) for spec in specs)
             raise InvalidInput(f"no running job of program {program[:12]} needs this plan: batches are 1 to {most}, the optimizer its own")
 
-    async def _made(self, program: str, kind: str, batch: int, inner: InnerOptimizer) -> bytes:
+    async def _made(self, node_id: str, program: str, kind: str, batch: int, inner: InnerOptimizer) -> bytes:
         key = (program, kind, batch, msgspec.json.encode(inner))
         if key not in self._plans:
+            self._pace.take(node_id, asyncio.get_running_loop().time(), name=f"{node_id}, for new plans,")
             async with self._planning:
                 if key not in self._plans:
                     self._keep(key, await asyncio.to_thread(self._make, program, kind, batch, inner))

@@ -132,3 +132,15 @@ def test_the_operator_sees_which_node_no_job_is_for_and_why(empty: House) -> Non
     assert (row["reason"], row["lease_id"]) == ("runtime", None)
     assert house.get("/v1/jobs/j")["wasm_lacks"] == "aten.conv3d.default"
     assert house.post("/v1/node/sync", {"instance": "one"}, token=token).json()["node_reason"] == "runtime"
+
+
+def test_a_node_that_asks_for_ever_other_plans_waits_while_others_get_theirs(empty: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, made = empty, plan_of(hard_net()[0], kind="evaluate", batch=1, inner=INNER)
+    monkeypatch.setattr(plan_api, "plan_of", lambda *_, **__: made)
+    house.do(partial(admit.submit, spec=job_of(house), initial_bytes=1))
+    greedy, other = house.join("greedy"), house.join("other")
+    asked = [path(house, kind=kind, batch=batch) for kind in ("apply", "evaluate") for batch in range(1, 8)]
+    answers = [house.call("GET", one, token=greedy).status_code for one in asked]
+    assert answers == [200] * 12 + [503] * 2
+    assert house.call("GET", asked[0], token=greedy).status_code == 200  # it is there already
+    assert house.call("GET", asked[-1], token=other).status_code == 200
