@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.hosts import bundle
-from tests.browser.join_page import Visitor, give_work, visiting
+from tests.browser.join_page import Visitor, give_work, invited, visiting
 from tests.web.conftest import LIMITS, House
 from tests.web.conftest import build as build_house
 
@@ -66,6 +66,17 @@ def test_a_wrong_code_is_told_where_it_was_typed(visitor: Visitor, house: House)
     visitor.page.click("#join-button")
     visitor.until(lambda: "not known" in visitor.page.inner_text("#join-problem"))
     assert visitor.page.evaluate("document.activeElement.id") == "code"
+    visitor.page.click("#lang-de")
+    visitor.page.click("#join-button")
+    visitor.until(lambda: "nicht bekannt" in visitor.page.inner_text("#join-problem"))
+
+
+@pytest.mark.long
+def test_a_code_typed_off_paper_needs_neither_capitals_nor_dashes(visitor: Visitor, house: House) -> None:
+    visitor.page.goto(f"{house.url}/join")
+    visitor.page.fill("#code", f" {invited(house).lower().replace('-', ' ')} ")
+    visitor.page.click("#join-button")
+    visitor.page.wait_for_selector("#switch:visible")
 
 
 def test_switched_off_the_unit_goes_back_with_its_middle_and_on_again_it_goes_on(visitor: Visitor, house: House) -> None:

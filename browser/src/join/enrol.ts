@@ -58,7 +58,7 @@ function takeCode(): void {
 
 async function submit(parts: Enrolment): Promise<void> {
     const tongue = parts.tongue();
-    const [code, name] = [input("code").value.trim(), input("name").value.trim()];
+    const [code, name] = [tidied(input("code").value), input("name").value.trim()];
     const powerW = Number(input("power").value);
     const wrong: [string, boolean, string][] = [
         ["code", code === "", tongue.say("no_code")],
@@ -82,6 +82,12 @@ async function submit(parts: Enrolment): Promise<void> {
     }
 }
 
+/** A code as it is stored, however it was typed off paper: small letters, spaces or no dashes do no harm. */
+function tidied(code: string): string {
+    const signs = code.toUpperCase().replace(/[^A-Z0-9]/g, "");
+    return signs.match(/.{1,4}/g)?.join("-") ?? "";
+}
+
 async function join(runtime: string, code: string, name: string, powerW: number): Promise<Identity> {
     const memoryBytes = Number(find<HTMLSelectElement>("memory").value);
     const told = await new Client(location.origin).join({
@@ -99,7 +105,9 @@ async function join(runtime: string, code: string, name: string, powerW: number)
 
 function refused(parts: Enrolment, failure: Failure): void {
     if (isOtherRelease(failure)) return parts.outdated();
-    write(find("join-problem"), failure.message);
+    const tongue = parts.tongue();
+    const said = failure.name === "Conflict" ? tongue.say("name_taken") : failure.name === "Forbidden" ? tongue.say("bad_code") : failure.message;
+    write(find("join-problem"), said);
     const field = failure.name === "Conflict" ? "name" : "code";
     input(field).setAttribute("aria-invalid", "true");
     input(field).focus();
