@@ -25,16 +25,17 @@ export class Format {
         return `${this.number(watts, size > 0 && size < 10 ? 1 : 0)} W`;
     }
 
+    /** Watt-hours; less than a tenth of one with the digits it takes to see it. */
     energy(joules: number): string {
         const hours = joules / 3600;
         if (hours >= 999.5) return `${this.number(hours / 1000, 2)} kWh`;
-        return `${this.number(hours, hours < 100 ? 2 : 0)} Wh`;
+        return `${this.number(hours, hours >= 100 ? 0 : hours > 0 && hours < 0.1 ? 4 : 2)} Wh`;
     }
 
     /** Millionths of a euro; less than a cent with the digits it takes to see it. */
     money(micro: number): string {
-        const euros = micro / 1e6;
-        const digits = micro !== 0 && Math.abs(euros) < 0.1 ? (Math.abs(euros) < 0.001 ? 6 : 4) : 2;
+        const euros = Math.round(micro) / 1e6;
+        const digits = euros !== 0 && Math.abs(euros) < 0.1 ? (Math.abs(euros) < 0.001 ? 6 : 4) : 2;
         return euros.toLocaleString(this.language, { style: "currency", currency: "EUR", minimumFractionDigits: digits, maximumFractionDigits: digits });
     }
 
