@@ -56,7 +56,7 @@ def check(site: SiteOption = None) -> None:
     if wrong:
         err.print(f"{wrong} of {len(findings)} need attention", style="red")
         raise typer.Exit(1)
-    out.print("all good: gridsched serve")
+    out.print("all good: gridsched serve" + (f" --site {site}" if site else ""))
 
 
 def serve(

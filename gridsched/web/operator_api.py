@@ -187,12 +187,13 @@ class OperatorApi:
         if not 1 <= wanted.count <= _MOST_CODES:
             raise InvalidInput(f"ask for 1 to {_MOST_CODES} codes at a time, not {wanted.count}")
         codes = [_new_code() for _ in range(wanted.count)]
+        valid_for = timedelta(seconds=wanted.for_s)
         expires_at: datetime = await self._at.change(
             request,
-            partial(_invite, zone=wanted.zone, codes=codes, valid_for=timedelta(seconds=wanted.for_s)),
+            partial(_invite, zone=wanted.zone, codes=codes, valid_for=valid_for),
             verb="invite",
             thing=f"zone {wanted.zone}",
-            detail=f"{wanted.count} code{'s' if wanted.count > 1 else ''} for {timedelta(seconds=wanted.for_s)}",
+            detail=f"{wanted.count} code{'s' if wanted.count > 1 else ''} for {str(valid_for).removesuffix(', 0:00:00')}",
         )
         return answer({"code": codes[0], "codes": codes, "zone": wanted.zone, "expires_at": expires_at.isoformat()}, status=201)
 
