@@ -16,6 +16,8 @@ import { type Shown, render, renderStatement } from "./view.ts";
 
 const TURN_MS = 250;
 const OFFER_EVERY_S = 15;
+/** Who waits for work wants to know sooner why none comes. */
+const OFFER_WAITING_S = 5;
 /** Between two turns of a page that runs; a longer gap means that the browser has stopped it. */
 const ASLEEP_S = 10;
 const TELL_OF_SLEEP_S = 20;
@@ -213,7 +215,7 @@ class Node {
         const { contact } = this.agent;
         const word = `${contact.orders?.node_reason} ${contact.order?.unit.job_id}`;
         if (!contact.open || !contact.connected || document.hidden || (nowS < this.offerDueS && word === this.offerFor)) return;
-        this.offerDueS = nowS + OFFER_EVERY_S;
+        this.offerDueS = nowS + (contact.order === null ? OFFER_WAITING_S : OFFER_EVERY_S);
         this.offerFor = word;
         void this.client.offer().then(
             (offer) => {
