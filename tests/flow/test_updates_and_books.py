@@ -86,6 +86,22 @@ def test_an_accepted_unit_is_paid_for_metered_energy_and_the_bonus(house: House)
     assert house.rows(Presence)[0].served_j == 5000.0
 
 
+def test_what_is_below_a_micro_unit_is_paid_with_the_next_unit(house: House) -> None:
+    house.job()
+    house.working()
+    house.clock.advance(timedelta(seconds=60))
+    (first,) = of(finish(house, notice(house, register_j=10.0)), RewardPosted)
+    house.surplus(1000)
+    house.tick()
+    house.sync(register_j=10.0)
+    house.clock.advance(timedelta(seconds=30))
+    (second,) = of(finish(house, notice(house, register_j=20.0)), RewardPosted)
+    exact = 10 / 3.6e6 * 250_000
+    assert (first.amount_micro, second.amount_micro) == (1000, 1000 + int(2 * exact))
+    assert house.rows(Presence)[0].owed_micro == pytest.approx(2 * exact - 1)
+    assert house.rows(Epoch)[0].reward_micro == first.amount_micro + second.amount_micro
+
+
 def test_the_same_update_twice_is_accepted_once(house: House) -> None:
     house.job()
     house.working()
