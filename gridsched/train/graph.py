@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gridsched.core.errors import ProgramError, UnsupportedOperator
 from gridsched.train.operators import ALLOWED
-from gridsched.train.tensors import DTYPES, element_count
+from gridsched.train.tensors import DTYPES, Array, element_count
 
 __all__ = [
     "LAYOUTS",
@@ -24,6 +24,7 @@ __all__ = [
     "Ref",
     "TensorSpec",
     "Value",
+    "model_of",
     "model_tensors",
     "references",
 ]
@@ -138,9 +139,20 @@ class Program:
         return frozenset(node.op for graph in (self.train, self.evaluate) for node in graph.nodes)
 
 
-def model_tensors(program: Program) -> tuple[str, ...]:
-    """The tensors that make a model version: everything but the program's own constants."""
-    return program.names("parameter", "frozen", "buffer")
+def model_tensors(program: Program, *, frozen: bool = True) -> tuple[str, ...]:
+    """The tensors that make a model version: everything but the program's own constants.
+
+    With ``frozen`` False, without the parameters that are not trained.
+    """
+    return program.names("parameter", "frozen", "buffer") if frozen else program.names("parameter", "buffer")
+
+
+def model_of(program: Program, tensors: Mapping[str, Array], *, frozen: bool = True) -> dict[str, Array]:
+    """The model tensors among ``tensors``; other names (outer state) are skipped. Raises ProgramError where one is missing."""
+    wanted = model_tensors(program, frozen=frozen)
+    if missing := [name for name in wanted if name not in tensors]:
+        raise ProgramError(f"the version lacks {missing[0]!r} and {len(missing) - 1} more tensors of the program")
+    return {name: tensors[name] for name in wanted}
 
 
 def references(value: Value) -> Iterator[Ref]:

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from gridsched.core.errors import DatasetError, GridschedError, OutOfMemory, ProgramError, UnsupportedOperator
 from gridsched.core.method import InnerOptimizer, Precision
 from gridsched.train.draws import draw_key
-from gridsched.train.graph import Graph, Named, Program, Ref, TensorSpec, Value, model_tensors, references
+from gridsched.train.graph import Graph, Named, Program, Ref, TensorSpec, Value, model_of, model_tensors, references
 from gridsched.train.micro_batch import refuse_micro_batches
 from gridsched.train.operators import ALLOWED
 from gridsched.train.tensors import Array
@@ -122,13 +122,7 @@ class TorchRuntime:
 
         Names that no model tensor has (outer state) are skipped.
         """
-        wanted = self._model_tensors(frozen)
-        if missing := [name for name in wanted if name not in tensors]:
-            raise ProgramError(f"the version lacks {missing[0]!r} and {len(missing) - 1} more tensors of the program")
-        self._copy_in({name: tensors[name] for name in wanted})
-
-    def _model_tensors(self, frozen: bool) -> tuple[str, ...]:
-        return model_tensors(self.program) if frozen else self.program.names("parameter", "buffer")
+        self._copy_in(model_of(self.program, tensors, frozen=frozen))
 
     def _copy_in(self, tensors: Mapping[str, Array]) -> None:
         with torch.no_grad():
@@ -142,7 +136,7 @@ class TorchRuntime:
 
     def state(self, *, frozen: bool = True) -> dict[str, Array]:
         """A copy of all model tensors; with ``frozen`` False, without the parameters that are not trained."""
-        return {name: _to_numpy(self._tensors[name]) for name in self._model_tensors(frozen)}
+        return {name: _to_numpy(self._tensors[name]) for name in model_tensors(self.program, frozen=frozen)}
 
     def start(self, inner: InnerOptimizer, *, micro_batch: int = 0, precision: Precision = Precision.FLOAT32) -> None:
         """Begin with a fresh optimizer; the version loaded last is what ``inner.prox`` pulls back to.

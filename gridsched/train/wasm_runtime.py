@@ -17,7 +17,7 @@ import wasmtime
 from gridsched.core.errors import DatasetError, OutOfMemory, ProgramError
 from gridsched.core.method import InnerOptimizer, Precision
 from gridsched.train.draws import draw_key
-from gridsched.train.graph import Program, model_tensors
+from gridsched.train.graph import Program, model_of, model_tensors
 from gridsched.train.micro_batch import refuse_micro_batches
 from gridsched.train.plan import Plan, plan_of
 from gridsched.train.plan.format import Place
@@ -76,13 +76,7 @@ class WasmRuntime:
 
         Names that no model tensor has (outer state) are skipped.
         """
-        wanted = self._model_tensors(frozen)
-        if missing := [name for name in wanted if name not in tensors]:
-            raise ProgramError(f"the version lacks {missing[0]!r} and {len(missing) - 1} more tensors of the program")
-        self._copy_in({name: tensors[name] for name in wanted})
-
-    def _model_tensors(self, frozen: bool) -> tuple[str, ...]:
-        return model_tensors(self.program) if frozen else self.program.names("parameter", "buffer")
+        self._copy_in(model_of(self.program, tensors, frozen=frozen))
 
     def _copy_in(self, tensors: Mapping[str, Array]) -> None:
         for name, array in tensors.items():
@@ -93,7 +87,7 @@ class WasmRuntime:
 
     def state(self, *, frozen: bool = True) -> dict[str, Array]:
         """A copy of all model tensors; with ``frozen`` False, without the parameters that are not trained."""
-        return {name: self._memory.get(self._tensors[name]) for name in self._model_tensors(frozen)}
+        return {name: self._memory.get(self._tensors[name]) for name in model_tensors(self.program, frozen=frozen)}
 
     def start(self, inner: InnerOptimizer, *, micro_batch: int = 0, precision: Precision = Precision.FLOAT32) -> None:
         """Begin with a fresh optimizer; the version loaded last is what ``inner.prox`` pulls back to.
