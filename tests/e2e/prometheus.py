@@ -1,4 +1,4 @@
-"""A real Prometheus with the shipped configuration, which asks ten times a second instead of every five seconds."""
+"""A real Prometheus with the shipped configuration, which asks four times a second instead of every five seconds."""
 
 import json
 import math
@@ -90,7 +90,7 @@ def prometheus(folder: Path, repository: Path, target: str) -> Iterator[Promethe
     """It scrapes ``target`` (host:port) until the end of the context."""
     config = (repository / "grafana" / "prometheus.yml").read_text(encoding="utf-8")
     config = config.replace("127.0.0.1:8080", target)
-    config = config.replace("scrape_interval: 5s", "scrape_interval: 100ms\n  scrape_timeout: 100ms").replace("15s", "1s")
+    config = config.replace("scrape_interval: 5s", "scrape_interval: 250ms\n  scrape_timeout: 250ms").replace("15s", "1s")
     (folder / "prometheus.yml").write_text(config, encoding="utf-8")
     shutil.copy(repository / "grafana" / "alerts.yml", folder)
     port = free_port()
