@@ -13,7 +13,8 @@ equals ``most``; there a commercial solver does it. Here it falls apart into dom
 
 1. Within a domain and for a given set of nodes the rest is a sort: each gets its least, what is left goes to the most valuable first.
 2. A price on the domain's energy ranks its nodes. The best k at that price are a good set of k, and the price also bounds the value of
-   every set of k (Lagrange). A ladder of prices gives a domain's *curve*: the best set found and a bound for each k.
+   every set of k (Lagrange). A ladder of prices gives a domain's *curve*: the best set found and a bound for each k. Where no price
+   ranks a good set of k first, the one of k - 1 and the best node that fits beside it is better.
 3. The curves meet in a small dynamic programme over the number of nodes, once for the sets and once for the bounds.
 
 The k nodes with the least needs fit whenever any k nodes do, so a choice is found exactly where one exists; and the bound says how far
@@ -115,7 +116,7 @@ def select(slot: Slot, *, exact: ExactSelection | None = None, good_enough: floa
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """One domain's m nodes, the most valuable joule first: ``nodes`` [m] their places in the slot; ``room`` how many fit at the most."""
+    """One domain's m nodes that can work at all, the most valuable joule first: ``nodes`` [m] their places; ``room`` how many fit."""
 
     nodes: NDArray[np.intp]
     least_j: Floats
@@ -126,9 +127,12 @@ class _Domain:
 
     @classmethod
     def of(cls, slot: Slot, nodes: NDArray[np.intp], energy_j: float) -> "_Domain":
+        """Of ``nodes``, those that fit if no other does; their most is no more than all there is, which sharpens the bounds."""
+        nodes = nodes[slot.least_j[nodes] <= energy_j * (1 + _SLACK)]
         least_j = slot.least_j[nodes]
+        most_j = np.maximum(least_j, np.minimum(slot.most_j[nodes], energy_j))
         room = int(np.searchsorted(np.cumsum(np.sort(least_j)), energy_j * (1 + _SLACK), side="right"))
-        return cls(nodes, least_j, slot.most_j[nodes], slot.value_per_j[nodes], energy_j, room)
+        return cls(nodes, least_j, most_j, slot.value_per_j[nodes], energy_j, room)
 
     def given_j(self, sets: Mask) -> Floats:
         """Joules for each node of each set [..., m]: its least, then what is left to the most valuable first."""
@@ -169,7 +173,20 @@ def _curve(domain: _Domain, most: int) -> _Curve:
         worth = domain.value(sets)
         better = worth > value
         best[better], value[better] = sets[better], worth[better]
+    for count in range(1, most + 1):
+        wider = _one_more(domain, best[count - 1])
+        if len(wider) and (worth := domain.value(wider)).max() > value[count]:
+            best[count], value[count] = wider[worth.argmax()], worth.max()
     return _Curve(best, value, np.maximum(bound, value))
+
+
+def _one_more(domain: _Domain, chosen: Mask) -> Mask:
+    """Sets [a, m]: ``chosen`` [m] and one more node that fits beside it, for the most valuable of them."""
+    left_j = domain.energy_j * (1 + _SLACK) - domain.least_j[chosen].sum()
+    come = np.flatnonzero(~chosen & (domain.least_j <= left_j))[:_SWAP]
+    sets = np.repeat(chosen[None], len(come), axis=0)
+    sets[np.arange(len(come)), come] = True
+    return sets
 
 
 def _prices(domain: _Domain) -> Floats:

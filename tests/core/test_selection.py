@@ -113,6 +113,12 @@ def test_a_pair_that_no_price_ranks_first_is_found_by_exchange() -> None:
     assert (found(one).value, by_trying_all(one)) == (6900.0, 6900.0)
 
 
+def test_what_a_good_set_leaves_goes_to_one_more_node_where_every_price_ranks_sets_first_that_do_not_fit() -> None:
+    rows = [(0, 0.0, 23.0, 0.3), (0, 150.0, 150.0, 0.4), (0, 151.0, 151.0, 0.4)]
+    one = slot(rows, fewest=0, most=2, energy_j=[300.0])
+    assert found(one).value == by_trying_all(one) == pytest.approx(151 * 0.4 + 23 * 0.3)
+
+
 def test_an_empty_domain_serves_who_needs_nothing_and_nobody_else() -> None:
     assert select(slot([(2, 1.0, 5.0, 1.0)], fewest=1)) is None
     assert found(slot([(2, 0.0, 5.0, 1.0)], fewest=1)).energy_j.tolist() == [0.0]
