@@ -18,7 +18,7 @@ from functools import partial
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gridsched.clock import ScaledClock, SystemClock
-from gridsched.core.access import Role, secret_hash
+from gridsched.core.access import secret_hash
 from gridsched.core.errors import Busy, GridschedError
 from gridsched.core.facts import (
     HELD,
@@ -297,7 +297,7 @@ class Daemon:
         path = self.settings.token_file
         if not path.is_file():
             return []
-        return admit.new_token(tx, now, name="operator", role=Role.ADMIN, token_hash=secret_hash(path.read_text(encoding="utf-8").strip()))
+        return admit.site_token(tx, now, token_hash=secret_hash(path.read_text(encoding="utf-8").strip()))
 
 
 @dataclass(frozen=True, slots=True)

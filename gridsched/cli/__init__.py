@@ -1,6 +1,22 @@
 """The command line: parses, calls, prints."""
 
-from gridsched.cli import adapter, ahead, audit, backtest, demo, evaluate, invite, job, node, operator, policy, predict, replay, report
+from gridsched.cli import (
+    access,
+    adapter,
+    ahead,
+    audit,
+    backtest,
+    demo,
+    evaluate,
+    invite,
+    job,
+    node,
+    operator,
+    policy,
+    predict,
+    replay,
+    report,
+)
 from gridsched.cli.base import app
 
 __all__ = ["app"]
@@ -21,4 +37,6 @@ app.add_typer(operator.database, name="db")
 app.command()(demo.demo)
 operator.register(app)
 app.command()(invite.invite)
+app.command()(access.withdraw)
+app.add_typer(access.app, name="token")
 app.command()(audit.audit)

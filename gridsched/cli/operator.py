@@ -25,7 +25,7 @@ explain = typer.Typer(no_args_is_help=True, help="Why: the chain from a lease or
 
 def register(app: typer.Typer) -> None:
     """Hang the operator's commands on the root."""
-    for command in (init, check, serve, nodes, pardon, status, ledger):
+    for command in (init, check, serve, nodes, pardon, revoke, status, ledger):
         app.command()(command)
     app.command("pause")(pause)
     app.command("resume")(resume)
@@ -145,14 +145,35 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
 def pardon(node: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
     """Let a quarantined node work again; it is audited like a newcomer."""
     with daemon_at(site, url, token) as daemon:
-        before = [row for row in daemon.get("/v1/nodes") if row["node_id"] == node]
-        if not before:
-            raise NotFound(f"there is no node {node}; see gridsched nodes")
+        before = _row_of(daemon, node)
         daemon.post(f"/v1/nodes/{node}/pardon")
-    if not before[0]["quarantined_at"]:
+    if not before["quarantined_at"]:
         out.print(f"node {node} is not quarantined; nothing has changed")
         return
     out.print(f"node {node} may work again; every unit of it is audited until enough in a row were right")
+
+
+def _row_of(daemon: Operator, node: str) -> dict[str, Any]:
+    for row in daemon.get("/v1/nodes"):
+        if row["node_id"] == node:
+            return dict(row)
+    raise NotFound(f"there is no node {node}; see gridsched nodes")
+
+
+def revoke(
+    node: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    site: SiteOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Shut a node out for good: its token is worth nothing from now on; what it has earned stays its own."""
+    with daemon_at(site, url, token) as daemon:
+        _row_of(daemon, node)
+        if not yes and not typer.confirm(f"shut {node} out? it would have to join again, under another name"):
+            raise typer.Exit(1)
+        daemon.post(f"/v1/nodes/{node}/revoke")
+    out.print(f"node {node} is shut out; let it join again, under another name, with: gridsched invite")
 
 
 def status(site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
@@ -196,7 +217,7 @@ def ledger(
             out.print(daemon.text("/v1/ledger/transfers", format="csv"), end="", soft_wrap=True, markup=False)
             return
         books = daemon.get("/v1/ledger")
-    table = Table("account", "earned", "paid", "pending", "balance", box=None)
+    table = Table("account", "earned", "paid", "reserved", "balance", box=None)
     for row in books["accounts"]:
         pending = row["credits_pending"] - row["debits_pending"]
         figures = (row["credits_posted"], row["debits_posted"], pending, row["credits_posted"] - row["debits_posted"])

@@ -18,7 +18,23 @@ from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
 from gridsched.wire import VERSION, Join, Joined
 
-__all__ = ["add_dataset", "cancel", "join", "new_invite", "new_token", "pause_all", "pause_zone", "revoke_node", "submit"]
+__all__ = [
+    "add_dataset",
+    "cancel",
+    "join",
+    "new_invite",
+    "new_token",
+    "pause_all",
+    "pause_zone",
+    "revoke_node",
+    "revoke_token",
+    "site_token",
+    "submit",
+    "withdraw_invites",
+]
+
+_SITE = "operator"
+"""The name of the token in the site's own file, ``operator.token``."""
 
 
 def new_invite(tx: Tx, now: datetime, *, zone: str, code_hash: str, valid_for: timedelta) -> list[Fact]:
@@ -27,9 +43,54 @@ def new_invite(tx: Tx, now: datetime, *, zone: str, code_hash: str, valid_for: t
     return []
 
 
+def withdraw_invites(tx: Tx, now: datetime, *, zone: str = "", code: str = "") -> Reply[int]:
+    """End one open invitation, by its ``code``, or all open ones of ``zone``; how many were ended. What was used stays as it is."""
+    if code:
+        found = tx.get(Invite, secret_hash(code))
+        if found is None:
+            raise NotFound("this code is not known; codes are good for one node and are shown only once")
+        if found.used_by is not None:
+            raise Conflict(f"node {found.used_by} has joined with this code; shut it out with: gridsched revoke {found.used_by}")
+        invites = [found]
+    else:
+        invites = list(tx.find(Invite, zone=zone, used_by=None))
+    still_open = [invite for invite in invites if invite.expires_at > now]
+    for invite in still_open:
+        tx.put(replace(invite, expires_at=now))
+    return Reply(len(still_open))
+
+
 def new_token(tx: Tx, now: datetime, *, name: str, role: Role, token_hash: str) -> list[Fact]:
-    """A bearer token for a person or a program on the operator's side."""
-    tx.put(Token(token_hash=token_hash, name=name, role=role, made_at=now))
+    """A bearer token for a person or a program on the operator's side. One name has one valid token: the audit log tells them apart."""
+    if name == _SITE or tx.find(Token, name=name, revoked_at=None):
+        raise Conflict(f"there is a valid token named {name} already; choose another name, or revoke that one first")
+    tx.insert(Token(token_hash=token_hash, name=name, role=role, made_at=now))
+    return []
+
+
+def site_token(tx: Tx, now: datetime, *, token_hash: str) -> list[Fact]:
+    """The token in the site's file is valid and no other of its name: who deletes the file and starts again makes the old one worthless."""
+    for token in tx.find(Token, name=_SITE, revoked_at=None):
+        if token.token_hash != token_hash:
+            tx.put(replace(token, revoked_at=now))
+    known = tx.get(Token, token_hash)
+    if known is None or known.revoked_at is not None:
+        tx.put(Token(token_hash=token_hash, name=_SITE, role=Role.ADMIN, made_at=now))
+    return []
+
+
+def revoke_token(tx: Tx, now: datetime, *, name: str) -> list[Fact]:
+    """Make the valid token of this name worthless from now on."""
+    if name == _SITE:
+        raise Conflict(
+            "the token named operator is in the site's own file: delete operator.token and start the daemon again; "
+            "it makes a new one, and the old one is worth nothing from then on"
+        )
+    valid = tx.find(Token, name=name, revoked_at=None)
+    if not valid:
+        raise NotFound(f"there is no valid token named {name!r}; see gridsched token list")
+    for token in valid:
+        tx.put(replace(token, revoked_at=now))
     return []
 
 

@@ -15,8 +15,8 @@ from gridsched.report.strips import crashes
 __all__ = ["COLUMNS", "balanced", "summary", "table"]
 
 COLUMNS = [
-    "job_id", "epoch", "started_at", "ended_at", "useful_j", "wasted_j", "idle_j", "energy_kwh", "useful_share", "cost_eur", "reward_eur",
-    "units", "loss", "accuracy",
+    "job_id", "epoch", "started_at", "ended_at", "useful_j", "wasted_j", "audit_j", "idle_j", "energy_kwh", "useful_share", "cost_eur",
+    "reward_eur", "units", "loss", "accuracy",
 ]  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def table(epochs: Sequence[Epoch]) -> pd.DataFrame:
     """One row per epoch with `COLUMNS`, by job and number.
 
     ``cost_eur`` is the energy at the prices of its hours, negative where the grid paid; ``useful_share`` is NaN where nothing
-    was metered; ``ended_at`` is NaT while the epoch is open.
+    was metered; ``audit_j``, a part of ``wasted_j``, was spent on doing units again; ``ended_at`` is NaT while the epoch is open.
     """
     rows = [_row(epoch) for epoch in sorted(epochs, key=lambda e: (e.job_id, e.number))]
     frame = pd.DataFrame(rows, columns=COLUMNS)
@@ -41,6 +41,7 @@ def _row(epoch: Epoch) -> dict[str, Any]:
         "ended_at": epoch.ended_at,
         "useful_j": epoch.useful_j,
         "wasted_j": epoch.wasted_j,
+        "audit_j": epoch.audit_j,
         "idle_j": epoch.idle_j,
         "energy_kwh": kwh(whole_j),
         "useful_share": epoch.useful_j / whole_j if whole_j else float("nan"),
@@ -77,7 +78,7 @@ def summary(
 
 
 def _epoch_of(epoch: Epoch) -> dict[str, Any]:
-    names = ("number", "useful_j", "wasted_j", "idle_j", "cost_micro", "reward_micro", "units", "loss", "accuracy")
+    names = ("number", "useful_j", "wasted_j", "audit_j", "idle_j", "cost_micro", "reward_micro", "units", "loss", "accuracy")
     return {name: getattr(epoch, name) for name in names}
 
 

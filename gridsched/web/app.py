@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gridsched.core.errors import GridschedError
 from gridsched.core.settings import Web
+from gridsched.web.access_api import AccessApi
 from gridsched.web.answers import Answers
 from gridsched.web.blob_api import BlobApi
 from gridsched.web.board import Board
@@ -42,6 +43,7 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
     gate = Gate(doors.store, calls_per_s=doors.limits.calls_per_s)
     answers = Answers()
     reception = Reception(doors, gate, answers)
+    board = Board(doors, hub)
     routes = [
         *NodeApi(doors, gate, answers).routes(),
         *BlobApi(doors, gate).routes(),
@@ -51,7 +53,8 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
         *OperatorApi(reception, hub).routes(),
         *JobApi(reception).routes(),
         *ConsoleApi(reception).routes(),
-        *Board(doors, hub).routes(gate),
+        *AccessApi(reception, board).routes(),
+        *board.routes(gate),
         *page_routes(),
     ]
     return _Roof(SyncDoor(doors, gate, answers), Router(routes, redirect_slashes=False))

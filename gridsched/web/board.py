@@ -18,7 +18,7 @@ from gridsched.core.access import Role
 from gridsched.core.deed import Deed
 from gridsched.core.errors import GridschedError
 from gridsched.web import views
-from gridsched.web.channel import Hub
+from gridsched.web.channel import REVOKED, Hub, close
 from gridsched.web.doors import Doors
 from gridsched.web.gate import SUBPROTOCOL, Gate, refuse_foreign
 from gridsched.web.messages import problem
@@ -41,7 +41,7 @@ class Board:
     def __init__(self, doors: Doors, hub: Hub) -> None:
         self._doors = doors
         self._hub = hub
-        self._watchers = 0
+        self._lines: dict[WebSocket, str] = {}
         self._view: tuple[Json, Rows] | None = None
         self._fresh = asyncio.Condition()
         self._looking: asyncio.Task[None] | None = None
@@ -52,14 +52,19 @@ class Board:
         async def channel(socket: WebSocket) -> None:
             try:
                 refuse_foreign(socket.scope)
-                await gate.demand(socket.scope, Role.VIEWER)
+                caller = await gate.demand(socket.scope, Role.VIEWER)
             except GridschedError as error:
                 await socket.send_denial_response(problem(error))
                 return
             await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
-            await self._serve(socket)
+            await self._serve(caller.name, socket)
 
         return [WebSocketRoute("/v1/console/channel", channel)]
+
+    def hang_up(self, name: str) -> None:
+        """Close what the token ``name`` has open; it has been revoked. On the loop only."""
+        for socket in [socket for socket, whose in self._lines.items() if whose == name]:
+            asyncio.get_running_loop().create_task(close(socket, REVOKED, "this token has been revoked"))
 
     def everything(self) -> tuple[Json, Rows]:
         """How all stands now: what is said with every message, and the rows."""
@@ -75,8 +80,8 @@ class Board:
             "nodes": {row["node_id"]: row for row in nodes},
         }
 
-    async def _serve(self, socket: WebSocket) -> None:
-        self._watchers += 1
+    async def _serve(self, name: str, socket: WebSocket) -> None:
+        self._lines[socket] = name
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         sender = asyncio.get_running_loop().create_task(self._send(socket))
@@ -84,7 +89,7 @@ class Board:
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass  # a console has nothing to say here; it orders by HTTP
         finally:
-            self._watchers -= 1
+            del self._lines[socket]
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
@@ -104,7 +109,7 @@ class Board:
     async def _look(self) -> None:
         """Until the last console has gone. A look that fails is told in the log, and the next one is made all the same."""
         loop = asyncio.get_running_loop()
-        while self._watchers:
+        while self._lines:
             began_s = loop.time()
             try:
                 view = await asyncio.to_thread(self.everything)

@@ -32,7 +32,7 @@ from gridsched.web.gate import SUBPROTOCOL, Gate, refuse_foreign
 from gridsched.web.messages import problem
 from gridsched.wire import encode
 
-__all__ = ["REPLACED", "REVOKED", "Hub"]
+__all__ = ["REPLACED", "REVOKED", "Hub", "close"]
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Hub:
         """Close the connection of a node that may not be here any more. On the loop only."""
         line = self._lines.pop(node_id, None)
         if line is not None:
-            asyncio.get_running_loop().create_task(_close(line, REVOKED, "this node has been revoked"))
+            asyncio.get_running_loop().create_task(close(line.socket, REVOKED, "this node has been revoked"))
 
     def routes(self, gate: Gate) -> list[BaseRoute]:
         """The door to this hub."""
@@ -139,7 +139,7 @@ class Hub:
         self._lines[node_id] = line
         self._welcome(node_id)
         if before is not None:
-            await _close(before, REPLACED, "another connection of this node has replaced this one")
+            await close(before.socket, REPLACED, "another connection of this node has replaced this one")
         sender = asyncio.create_task(line.send_all())
         self.nudge([node_id])
         code = 0
@@ -218,10 +218,10 @@ def _log_failure(done: "Future[Any]") -> None:
         log.warning("a cut line was not noted: %s", error, extra={"action": "cut_not_noted"})
 
 
-async def _close(line: _Line, code: int, reason: str) -> None:
+async def close(socket: WebSocket, code: int, reason: str) -> None:
     """Close from our side; the other may be gone already."""
-    if line.socket.application_state is WebSocketState.CONNECTED:
+    if socket.application_state is WebSocketState.CONNECTED:
         try:
-            await line.socket.close(code, reason)
+            await socket.close(code, reason)
         except (RuntimeError, WebSocketDisconnect) as error:
-            log.debug("a replaced connection was gone already: %s", error)
+            log.debug("a connection was gone already: %s", error)

@@ -1,4 +1,4 @@
-"""The console's own doors: who am I, the lanes, policies with validation and preview, invitations as pictures, pause all, the audit log.
+"""The console's own doors: who am I, the lanes, policies with validation and preview, pause all, the audit log.
 
 What a console also asks and others do too is in `operator_api` and `job_api`; what it sees live is in `board`.
 """
@@ -15,13 +15,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from gridsched import __version__
-from gridsched.core.access import Invite, Role
+from gridsched.core.access import Role
 from gridsched.core.deed import Deed
 from gridsched.core.grid import DAY
 from gridsched.core.policy import Policy, day_start
 from gridsched.flow import admit, preview
 from gridsched.ports import Reply, Tx
-from gridsched.web import invitation, timeline, views
+from gridsched.web import timeline, views
 from gridsched.web.messages import answer, strict
 from gridsched.web.policy_check import check, summary
 from gridsched.web.reception import Reception, caller_of, number, only, table
@@ -38,11 +38,6 @@ class _Draft(msgspec.Struct, forbid_unknown_fields=True):
 class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     replaces: str
-
-
-class _Picture(msgspec.Struct, forbid_unknown_fields=True):
-    base: str
-    code: str
 
 
 class ConsoleApi:
@@ -64,8 +59,6 @@ class ConsoleApi:
             door("/v1/zones/{zone}/policy", self.save, rule, "PUT"),
             door("/v1/zones/{zone}/policy/check", self.check, look, "POST"),
             door("/v1/zones/{zone}/policy/preview", self.preview, look, "POST"),
-            door("/v1/invites", self.invites, look),
-            door("/v1/invites/picture", self.picture, order, "POST"),
             door("/v1/deeds", self.deeds, look),
         ]
 
@@ -105,13 +98,14 @@ class ConsoleApi:
 
     async def preview(self, request: Request) -> Response:
         present, now = self._at.policy(request), self._doors.clock.now()
-        draft = self._doors.policy_files.parse(present.zone, strict(await self._at.body(request), _Draft).text)
+        text = strict(await self._at.body(request), _Draft).text
+        draft = await asyncio.to_thread(self._doors.policy_files.parse, present.zone, text)
         return answer(await self._at.read(lambda tx: _preview(tx, now, present, draft)))
 
     async def save(self, request: Request) -> Response:
         """The file is written as the last part of the change: the row of the audit log and the file are there together, or neither."""
         zone, wanted = self._at.policy(request).zone, strict(await self._at.body(request), _Saved)
-        policy = self._doors.policy_files.parse(zone, wanted.text)
+        policy = await asyncio.to_thread(self._doors.policy_files.parse, zone, wanted.text)
         detail = f"policy {policy.name}, {policy.digest[:12]}"
 
         def save(_: Tx, __: datetime) -> Reply[str]:
@@ -121,19 +115,7 @@ class ConsoleApi:
         kept: str = await self._at.change(request, save, verb="save_policy", thing=f"zone {zone}", detail=detail)
         return answer({"zone": zone, "digest": policy.digest, "sha256": _sha256(wanted.text), "kept": kept})
 
-    # -- invitations, and who did what
-
-    async def invites(self, _: Request) -> Response:
-        """Without the codes: they are known by their hashes alone."""
-        names = ("zone", "made_at", "expires_at", "used_by")
-        rows = await self._at.read(lambda tx: tx.find(Invite, order="-made_at", limit=1000))
-        return answer([{name: views.plain(getattr(row, name)) for name in names} for row in rows])
-
-    async def picture(self, request: Request) -> Response:
-        """The address that enrols a device, and its QR code; the code is neither looked up nor kept."""
-        wanted = strict(await self._at.body(request), _Picture)
-        url = invitation.join_url(wanted.base, wanted.code)
-        return answer({"url": url, "svg": invitation.svg(url)})
+    # -- who did what
 
     async def deeds(self, request: Request) -> Response:
         only(request, "format", "limit")

@@ -1,12 +1,10 @@
-"""The operator's doors: status, invitations, nodes, decisions and why, the ledger, and a zone's pause switch.
+"""The operator's doors: status, nodes, decisions and why, the ledger, and a zone's pause switch.
 
-The role that each needs stands beside it. Jobs have doors of their own (`job_api`), and so has what only a console asks (`console_api`).
+The role that each needs stands beside it. Jobs have doors of their own (`job_api`), and so have invitations and tokens (`access_api`)
+and what only a console asks (`console_api`).
 """
 
 import asyncio
-import secrets
-from collections.abc import Sequence
-from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -17,17 +15,16 @@ from starlette.routing import BaseRoute, Route
 
 from gridsched import __version__
 from gridsched.core import facts
-from gridsched.core.access import Role, secret_hash
+from gridsched.core.access import Role
 from gridsched.core.errors import GridschedError, InvalidInput
 from gridsched.core.facts import Fact, kind_of
 from gridsched.core.fleet import Node
-from gridsched.core.job import Job, is_name
+from gridsched.core.job import Job
 from gridsched.core.ledger import Transfer
 from gridsched.core.policy import Decision
 from gridsched.core.quantity import unknown_key
 from gridsched.core.signal import SignalKind
 from gridsched.flow import admit, quarantine
-from gridsched.ports import Reply, Tx
 from gridsched.web import ahead, views
 from gridsched.web.channel import Hub
 from gridsched.web.doors import moment
@@ -36,27 +33,13 @@ from gridsched.web.reception import Reception, caller_of, number, only, table
 
 __all__ = ["OperatorApi"]
 
-_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # no 0, O, 1, I: codes are read aloud and typed
-_CODE_GROUPS, _GROUP = 4, 4
-_MOST_CODES = 500
 _MOST_DAYS = 14
 _LONGEST_WHY = 200
 _KINDS = frozenset(kind_of(getattr(facts, name)) for name in facts.__all__ if isinstance(getattr(facts, name), type)) - {kind_of(Fact)}
 
 
-class _Invite(msgspec.Struct, forbid_unknown_fields=True):
-    zone: str
-    for_s: float = 24 * 3600.0
-    count: int = 1
-
-
 class _Quarantine(msgspec.Struct, forbid_unknown_fields=True):
     why: str
-
-
-class _NewToken(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    role: Role
 
 
 class OperatorApi:
@@ -69,12 +52,11 @@ class OperatorApi:
 
     def routes(self) -> list[BaseRoute]:
         """One line a door: path, handler, role, method."""
-        look, order, rule, door = Role.VIEWER, Role.OPERATOR, Role.ADMIN, self._at.door
+        look, order, door = Role.VIEWER, Role.OPERATOR, self._at.door
         return [
             Route("/healthz", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             door("/v1/status", self.status, look),
-            door("/v1/invites", self.invite, order, "POST"),
             door("/v1/nodes", self.nodes, look),
             door("/v1/nodes/{node_id}/revoke", self.revoke, order, "POST"),
             door("/v1/nodes/{node_id}/pardon", self.pardon, order, "POST"),
@@ -91,7 +73,6 @@ class OperatorApi:
             door("/v1/facts", self.facts, look),
             door("/v1/ledger", self.ledger, look),
             door("/v1/ledger/transfers", self.transfers, look),
-            door("/v1/tokens", self.new_token, rule, "POST"),
         ]
 
     # -- open to all
@@ -178,25 +159,6 @@ class OperatorApi:
 
     # -- ordering
 
-    async def invite(self, request: Request) -> Response:
-        wanted = strict(await self._at.body(request), _Invite)
-        if wanted.zone not in self._doors.policies:
-            raise InvalidInput(f"there is no zone {wanted.zone!r}; this daemon has {', '.join(self._doors.policies)}")
-        if not 0 < wanted.for_s <= 366 * 86400:
-            raise InvalidInput(f"an invitation lasts between a second and a year, not {wanted.for_s} s")
-        if not 1 <= wanted.count <= _MOST_CODES:
-            raise InvalidInput(f"ask for 1 to {_MOST_CODES} codes at a time, not {wanted.count}")
-        codes = [_new_code() for _ in range(wanted.count)]
-        valid_for = timedelta(seconds=wanted.for_s)
-        expires_at: datetime = await self._at.change(
-            request,
-            partial(_invite, zone=wanted.zone, codes=codes, valid_for=valid_for),
-            verb="invite",
-            thing=f"zone {wanted.zone}",
-            detail=f"{wanted.count} code{'s' if wanted.count > 1 else ''} for {str(valid_for).removesuffix(', 0:00:00')}",
-        )
-        return answer({"code": codes[0], "codes": codes, "zone": wanted.zone, "expires_at": expires_at.isoformat()}, status=201)
-
     async def revoke(self, request: Request) -> Response:
         node_id = request.path_params["node_id"]
         await self._at.read(lambda tx: tx.must(Node, node_id))
@@ -224,26 +186,6 @@ class OperatorApi:
         switch = partial(admit.pause_zone, zone=zone, paused=paused, by=caller_of(request).name)
         await self._at.change(request, switch, verb="pause_zone" if paused else "resume_zone", thing=f"zone {zone}")
         return answer({"zone": zone, "paused": paused})
-
-    async def new_token(self, request: Request) -> Response:
-        wanted = strict(await self._at.body(request), _NewToken)
-        if not is_name(wanted.name):
-            raise InvalidInput(f"token name {wanted.name[:80]!r} must be lower-case letters, digits, - and _, at most 63")
-        if wanted.role is Role.NODE:
-            raise InvalidInput("a node gets its token by joining; make it an invitation instead")
-        token = secrets.token_urlsafe(32)
-        make = partial(admit.new_token, name=wanted.name, role=wanted.role, token_hash=secret_hash(token))
-        await self._at.change(request, make, verb="make_token", thing=f"token {wanted.name}", detail=f"role {wanted.role}")
-        return answer({"name": wanted.name, "role": wanted.role, "token": token}, status=201)
-
-
-def _new_code() -> str:
-    return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(_GROUP)) for _ in range(_CODE_GROUPS))
-
-
-def _invite(tx: Tx, now: datetime, *, zone: str, codes: Sequence[str], valid_for: timedelta) -> Reply[datetime]:
-    facts = [fact for code in codes for fact in admit.new_invite(tx, now, zone=zone, code_hash=secret_hash(code), valid_for=valid_for)]
-    return Reply(now + valid_for, facts)
 
 
 def _signal(name: str) -> SignalKind:

@@ -219,6 +219,40 @@ def test_invitations_come_as_codes_and_pictures_to_scan(console: Console) -> Non
     console.show("log").get_by_text("2 codes for").first.wait_for()
 
 
+def test_open_invitations_are_withdrawn_and_say_so(console: Console) -> None:
+    code = console.house.post("/v1/invites", {"zone": ZONE}).json()["code"]
+    main = console.show("invites")
+    main.get_by_role("button", name="Withdraw open ones").click()
+    console.say("Withdraw")
+    console.page.get_by_text("Open invitations withdrawn:").wait_for()
+    told = {"code": code, "node_id": "late", "device": "phone", "power_w": 5.0, "memory_bytes": 1, "runtime": "wasm-1", "meter": "m"}
+    assert "this code ended" in console.house.call("POST", "/v1/join", json=told).text
+    assert main.get_by_text("open", exact=True).count() == 0
+
+
+def test_a_token_is_made_shown_once_and_withdrawn_and_its_console_closes(console: Console, browser: Any, house: House) -> None:
+    main = console.show("invites")
+    main.get_by_label("Name").fill("shop-window")
+    main.get_by_role("button", name="Make a token").click()
+    main.get_by_text("The token of shop-window").wait_for()
+    wall = Console(browser, house).login(main.locator("article.token code").inner_text())
+    main.get_by_role("button", name="Withdraw: shop-window").click()
+    console.say("Withdraw")
+    wall.page.get_by_text("This token is not valid here.").wait_for()
+    main.get_by_role("row").filter(has_text="shop-window").get_by_text(re.compile("^withdrawn ")).wait_for()
+    assert main.get_by_role("button", name=re.compile("Withdraw: operator")).count() == 0
+    wall.context.close()
+
+
+def test_only_an_admin_sees_tokens(browser: Any, house: House) -> None:
+    looker = Console(browser, house).login("viewer")
+    main = looker.show("invites")
+    main.get_by_text("This needs an admin's token; yours is Viewer.").wait_for()
+    assert main.get_by_label("Name").count() == 0
+    assert looker.trouble == []
+    looker.context.close()
+
+
 def test_the_audit_log_says_who_did_what(console: Console) -> None:
     console.house.post("/v1/tokens", {"name": "wall-screen", "role": "viewer"}, token="admin")
     row = console.show("log").locator("tbody tr").filter(has_text="token wall-screen")

@@ -43,6 +43,11 @@ def test_an_epoch_without_energy_end_or_accuracy_has_gaps_and_not_zeros(story: S
     assert row["ended_at"] is pd.NaT
 
 
+def test_what_audits_took_is_told_as_a_part_of_what_was_wasted() -> None:
+    row = table([Epoch(job_id=JOB, number=0, started_at=DAY, useful_j=60.0, wasted_j=40.0, audit_j=30.0)]).iloc[0]
+    assert (row["audit_j"], row["wasted_j"], row["useful_share"]) == (30.0, 40.0, 0.6)
+
+
 def test_no_epochs_make_an_empty_table() -> None:
     assert table([]).empty
 

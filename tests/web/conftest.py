@@ -71,9 +71,19 @@ class House:
 
     def close(self) -> None:
         self._session.close()
+        self._end()
+
+    def _end(self) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self.daemon.close()
+
+    def start_again(self) -> None:
+        """A second daemon over the same site, at another address."""
+        self._end()
+        self.daemon = Daemon(self.daemon.settings, clock=self.clock)
+        self.daemon.start()
+        self._begin()
 
     # -- from outside
 

@@ -24,8 +24,8 @@ from gridsched.web.gate import SUBPROTOCOL
 from tests.web.conftest import LIMITS, ZONE, House, build
 
 POLICY = f"/v1/zones/{ZONE}/policy"
-LOOKS = ["/v1/me", f"/v1/zones/{ZONE}/timeline", POLICY, "/v1/invites", "/v1/deeds"]
-ORDERS = ["/v1/pause", "/v1/resume", "/v1/invites/picture"]
+LOOKS = ["/v1/me", f"/v1/zones/{ZONE}/timeline", POLICY, "/v1/deeds"]
+ORDERS = ["/v1/pause", "/v1/resume"]
 
 
 @pytest.fixture(scope="module")
@@ -107,22 +107,6 @@ def test_the_log_is_numbered_without_gaps_and_exported_without_secrets(house: Ho
     assert len(set(made["codes"])) == 3
     assert not [code for code in made["codes"] if code in answer.text]
     assert house.call("GET", "/v1/deeds", token="viewer", params={"format": "xml"}).status_code == 422
-
-
-def test_open_invitations_are_shown_without_their_codes(house: House) -> None:
-    code = house.post("/v1/invites", {"zone": ZONE}).json()["code"]
-    answer = house.call("GET", "/v1/invites", token="viewer")
-    assert {"pc", None} <= {row["used_by"] for row in answer.json()}
-    assert code not in answer.text
-    assert "hash" not in answer.text
-
-
-def test_an_invitation_is_drawn_as_a_picture_without_styles(house: House) -> None:
-    drawn = house.post("/v1/invites/picture", {"base": "http://192.168.1.10:8080", "code": "ABCD"}).json()
-    assert drawn["url"] == "http://192.168.1.10:8080/join#code=ABCD"
-    assert drawn["svg"].startswith("<svg")
-    assert "style=" not in drawn["svg"]
-    assert refused(house.post("/v1/invites/picture", {"base": "javascript:x", "code": "A"})) == (422, "InvalidInput")
 
 
 def test_an_operator_shuts_a_node_out_and_its_owner_reads_why(house: House) -> None:

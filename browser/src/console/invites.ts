@@ -1,8 +1,9 @@
-// Invitations: made for a zone, so many, for so long; shown once as codes and pictures to scan or print.
+// Who is let in. Invitations: made for a zone, so many, for so long; shown once as codes and pictures to scan or print; taken back.
 
 import { heading, type Desk, type View } from "./desk.ts";
 import { fill, h, table } from "./dom.ts";
 import type { Invited } from "./model.ts";
+import { tokensSection } from "./tokens.ts";
 
 const HOURS = [1, 24, 168, 720] as const;
 const MOST = 60;
@@ -35,6 +36,13 @@ export function invitesView(desk: Desk): View {
         const used = (row: Invited): string => row.used_by ?? desk.say(Date.parse(row.expires_at) > Date.parse(now) ? "unused" : "ended");
         fill(list, rows.length === 0 ? h("p", { class: "quiet pad" }, desk.say("no_invites")) : table(desk.say("invited"), [desk.say("made"), desk.say("zone"), desk.say("until"), desk.say("used")], rows.map((row) => [format.stamp(row.made_at), row.zone, format.stamp(row.expires_at), used(row)])));
     };
+    const withdraw = desk.button(desk.say("withdraw_open"), "operator", async () => {
+        if ((await desk.ask(desk.say("withdraw_ask", { zone: zone.value }), desk.say("withdraw_text"), desk.say("withdraw"), { danger: true })) === null) return;
+        const { withdrawn } = await desk.api.post<{ withdrawn: number }>("/v1/invites/withdraw", { zone: zone.value });
+        fill(shown);
+        desk.tell(desk.say("withdrew", { count: withdrawn }));
+        await refresh();
+    }, "small");
     void desk.trying(refresh);
     const field = (label: string, input: HTMLElement): HTMLElement => h("div", { class: "field" }, h("label", { attrs: { for: input.id } }, label), input);
     return {
@@ -44,8 +52,9 @@ export function invitesView(desk: Desk): View {
             heading(desk.say("v_invites")),
             h("section", { class: "card", attrs: { "aria-label": desk.say("invite_title") } }, h("div", { class: "row fields" }, field(desk.say("zone"), zone), field(desk.say("how_many"), count), field(desk.say("valid_for"), hours), make)),
             shown,
-            h("h2", {}, desk.say("invited")),
+            h("div", { class: "head" }, h("h2", {}, desk.say("invited")), withdraw),
             list,
+            tokensSection(desk),
         ),
     };
 }

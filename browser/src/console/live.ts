@@ -23,6 +23,8 @@ const LONGEST_MS = 15_000;
 const POLL_MS = 3_000;
 /** So many lines in a row that never opened, and we poll until one does. */
 const TRIES = 2;
+/** The close code of a line whose token has been revoked. */
+const REVOKED = 4401;
 
 export class Live {
     private readonly house: House = { now: "", clock_speed: 1, dry_run: false, deeds: 0, zones: new Map(), nodes: new Map(), jobs: new Map() };
@@ -65,9 +67,10 @@ export class Live {
             this.line("live");
             this.take(JSON.parse(event.data) as Said);
         });
-        socket.addEventListener("close", () => {
+        socket.addEventListener("close", (event) => {
             if (this.ended) return;
             this.failed += 1;
+            if (event.code === REVOKED) this.failed = TRIES + 1; // asking says at once what has become of the token
             if (this.failed > TRIES) void this.poll();
             else this.line("offline");
             this.timer = window.setTimeout(() => this.open(), this.failed > TRIES ? POLL_MS : Math.min(FIRST_MS * 2 ** this.failed, LONGEST_MS));

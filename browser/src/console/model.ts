@@ -206,6 +206,13 @@ export interface Deed {
     readonly detail: string;
 }
 
+export interface TokenRow {
+    readonly name: string;
+    readonly role: Role;
+    readonly made_at: string;
+    readonly revoked_at: string | null;
+}
+
 export interface Invited {
     readonly zone: string;
     readonly made_at: string;

@@ -29,7 +29,7 @@ export function nodesView(desk: Desk): View {
         const all = [...house.nodes.values()];
         const wanted = search.value.trim().toLowerCase();
         const rows = all.filter((row) => (zone.value === "" || row.zone === zone.value) && `${row.node_id} ${row.device} ${row.runtime} ${desk.words.word("r_", row.reason)}`.toLowerCase().includes(wanted)).sort((a, b) => a.node_id.localeCompare(b.node_id));
-        count.say(all.length === 1 ? desk.say("one_node") : desk.say("n_nodes", { count: all.length, working: all.filter((row) => row.reason === "working").length, present: all.filter((row) => row.present).length }));
+        count.say(all.length === 1 ? desk.say("one_node") : desk.say("n_nodes", { count: all.length, working: all.filter((row) => GOOD.has(row.reason)).length, present: all.filter((row) => row.present).length }));
         grid.hidden = rows.length === 0;
         none.hidden = rows.length > 0;
         fill(none, desk.say(all.length === 0 ? "no_nodes" : "no_match"), all.length === 0 && [" ", h("a", { attrs: { href: "#/invites" } }, desk.say("make_invite"))]);

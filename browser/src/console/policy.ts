@@ -215,5 +215,7 @@ class Editor {
         this.file = { ...file, text: this.text.value, sha256: saved.sha256 };
         desk.tell(saved.kept === "" ? desk.say("saved_same") : desk.say("saved", { kept: saved.kept }));
         this.verdict.say(desk.say("policy_same"));
+        this.shown = undefined; // it set a draft beside what this has replaced
+        fill(this.seen);
     }
 }
