@@ -19,10 +19,10 @@ from gridsched.core.facts import (
     UpdateRejected,
 )
 from gridsched.core.fleet import Node, Presence
-from gridsched.core.job import is_digest
+from gridsched.core.job import Job, is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
-from gridsched.flow import advance, assign, audit, local, not_finite, settle, stream
+from gridsched.flow import advance, assign, audit, local, not_finite, quarantine, settle, stream
 from gridsched.flow.copies import end_others, has_another
 from gridsched.flow.orders import open_desk, orders_for
 from gridsched.flow.rules import Rules
@@ -199,10 +199,28 @@ def _refuse(
         made += audit.refused(tx, now, given_back, rules=rules)
     elif why is LeaseReason.NOT_FINITE:
         made += not_finite.settled(tx, now, given_back)
-    elif tx.count(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)) >= _MOST_REFUSALS:
-        # A unit is a pure function: what was refused this often would be refused for ever, and every try costs energy.
-        made += advance.hopeless(tx, now, given_back, f"{notice}, for the {_MOST_REFUSALS}th time")
+    else:
+        made += _too_often(tx, now, given_back, checked.refusal, notice)
     return Reply(replace_notice(orders_for(tx, now, node_id, rules=rules), notice), made)
+
+
+def _too_often(tx: Tx, now: datetime, unit: WorkUnit, why: Refusal, notice: str) -> list[Fact]:
+    """What comes of a ``unit`` that has been refused again and again, each time at the cost of its energy.
+
+    A unit is a pure function: what several nodes do not do right nobody will, and its job ends. Updates of one node alone that cannot
+    be read say that this node is broken or lies; it is shut out, and ends no job by itself. Too large a step or an evaluation that
+    does not add up may be the program's own fault: another node is to try it, and where none is there the job ends with that reason.
+    """
+    by = [lease.node_id for lease in tx.find(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE))]
+    if len(by) < _MOST_REFUSALS:
+        return []
+    told = f"{notice}, for the {len(by)}th time"
+    if len(set(by)) > 1:
+        return advance.hopeless(tx, now, unit, told)
+    if why is Refusal.NORM_BOUND or unit.spec.kind is UnitKind.EVALUATE:
+        waits = not_finite.others(tx, tx.must(Job, unit.spec.job_id), unit, by)
+        return [] if waits else advance.hopeless(tx, now, unit, told)
+    return quarantine.quarantine(tx, now, by[0], unit.unit_id, told)
 
 
 def _accept(

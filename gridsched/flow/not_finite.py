@@ -15,7 +15,7 @@ from gridsched.core.work import UnitKind, WorkUnit
 from gridsched.flow import advance, timing
 from gridsched.ports import Tx
 
-__all__ = ["settled"]
+__all__ = ["others", "settled"]
 
 _ENOUGH_TRIES = 5
 """Of one node, though there are others that could do it and never come to it."""
@@ -25,7 +25,7 @@ def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """What comes of ``unit``, which has just been refused as not finite; nothing where another node is to try it first."""
     tries = [lease.node_id for lease in tx.find(Lease, unit_id=unit.unit_id, reason=LeaseReason.NOT_FINITE)]
     job = tx.must(Job, unit.spec.job_id)
-    enough = _ENOUGH_TRIES if _others(tx, job, unit, tries) else 2
+    enough = _ENOUGH_TRIES if others(tx, job, unit, tries) else 2
     if len(set(tries)) < 2 and len(tries) < enough:
         return []
     if job.spec.method.not_finite is NotFinite.SKIP:
@@ -36,8 +36,8 @@ def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
 _REMEDY = "lower the learning rate, look at these samples, or submit with not_finite = skip to go on without them"
 
 
-def _others(tx: Tx, job: Job, unit: WorkUnit, tried: list[str]) -> bool:
-    """Whether a node that is there and has not tried the unit could."""
+def others(tx: Tx, job: Job, unit: WorkUnit, tried: list[str]) -> bool:
+    """Whether a node that is there and is not among ``tried`` could do ``unit``."""
     nodes = tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)
     able = [n.node_id for n in nodes if unit.only_node in ("", n.node_id) and n.node_id not in tried and timing.can_run(n, job)]
     return any(presence.present for presence in tx.find(Presence, node_id=tuple(able)))

@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
-from gridsched.core.facts import JobEnded, LeaseOffered, LeasePaused, LeaseResumed, ZoneObserved
+from gridsched.core.facts import JobEnded, LeaseOffered, LeasePaused, LeaseResumed, NodeQuarantined, ZoneObserved
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
 from gridsched.core.work import Refusal
@@ -88,12 +89,12 @@ def test_a_higher_limit_leaves_the_lease_alone(house: House) -> None:
     assert house.held().state is LeaseState.ACTIVE
 
 
-def refuse_once(house: House, node_id: str = "pc") -> list[object]:
+def refuse_once(house: House, node_id: str = "pc", why: Refusal = Refusal.NORM_BOUND) -> list[object]:
     lease = house.held(node_id)
     message = UpdateNotice(
         instance="one", lease_id=lease.lease_id, generation=lease.generation, update=B, steps_executed=8, metrics={"loss": 1.0}
     )
-    bad = Checked(refusal=Refusal.NORM_BOUND, detail="the update's norm is above the bound")
+    bad = Checked(refusal=why, detail="the update's norm is above the bound")
     _, facts = house.do(partial(collect.update, node_id=node_id, message=message, checked=bad, rules=house.rules))
     return list(facts)
 
@@ -115,6 +116,59 @@ def test_a_unit_whose_result_is_refused_again_and_again_ends_the_job_with_the_re
     assert "norm_bound" in fact.reason
     assert house.rows(Job)[0].state is JobState.FAILED
     assert house.lease() is None
+
+
+def refused(house: House, node_id: str, times: int, why: Refusal) -> tuple[list[JobEnded], list[NodeQuarantined]]:
+    """``node_id`` gets the only unit and returns it badly, so many times; what came of the last."""
+    facts: list[Any] = []
+    for _ in range(times):
+        house.clock.advance(timedelta(seconds=10))
+        house.tick()
+        house.sync(node_id)
+        facts = refuse_once(house, node_id, why)
+    return of(facts, JobEnded), of(facts, NodeQuarantined)
+
+
+def opted(house: House, node_id: str, *, opted_in: bool) -> None:
+    house.do(partial(collect.choose, node_id=node_id, message=ConsentChoice(opted_in=opted_in), rules=house.rules))
+
+
+def test_a_node_that_returns_rubbish_again_and_again_shuts_itself_out_and_ends_no_job(house: House) -> None:
+    house.job(samples=64)
+    house.working()
+    assert refused(house, "pc", 4, Refusal.UNREADABLE) == ([], [])
+    ended, shut_out = refused(house, "pc", 1, Refusal.UNREADABLE)
+    assert not ended
+    assert [(f.node_id, f.unit_id) for f in shut_out] == [("pc", "j.r0.u0")]
+    assert "for the 5th time" in shut_out[0].reason
+    assert house.rows(Job)[0].state is JobState.RUNNING
+    house.join("attic")
+    house.sync("attic")
+    assert [(f.node_id, f.unit_id) for f in of(house.tick()[1], LeaseOffered)] == [("attic", "j.r0.u0")]
+
+
+def test_a_unit_that_several_nodes_cannot_do_right_ends_its_job(house: House) -> None:
+    house.job(samples=64)
+    house.working()
+    assert refused(house, "pc", 4, Refusal.UNREADABLE) == ([], [])
+    opted(house, "pc", opted_in=False)
+    house.join("attic")
+    ended, shut_out = refused(house, "attic", 1, Refusal.UNREADABLE)
+    assert not shut_out
+    assert "unreadable" in ended[0].reason
+
+
+def test_too_large_a_step_waits_for_another_node_to_try_it_and_accuses_nobody(house: House) -> None:
+    house.job(samples=64)
+    house.working()
+    house.join("attic", opt_in=False)
+    house.sync("attic")
+    assert refused(house, "pc", 7, Refusal.NORM_BOUND) == ([], [])
+    opted(house, "pc", opted_in=False)
+    opted(house, "attic", opted_in=True)
+    ended, shut_out = refused(house, "attic", 1, Refusal.NORM_BOUND)
+    assert not shut_out
+    assert "norm_bound" in ended[0].reason
 
 
 @pytest.mark.parametrize("how", ["refused by the node", "its update refused"])
