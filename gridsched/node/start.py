@@ -85,7 +85,10 @@ def join(home: Home, url: str, code: str, *, name: str, power_w: float, settings
 
 
 def probe_runtime(home: Home, settings: NodeSettings) -> Ready:
-    """This machine's runtime, its hardware class and its size, asked of a child, so that the agent itself never loads it."""
+    """This machine's runtime, its hardware class and its size, asked of a child, so that the agent itself never loads it.
+
+    Whoever calls holds the home's lock: the gate is shut by it.
+    """
     with Gate(home.gate, owner=True):
         pass
     command = [sys.executable, "-m", "gridsched.node.worker", str(home.folder), "--priority", "normal"]
@@ -142,16 +145,17 @@ def run_agent(home: Home, *, runtime: str = "", on_start: Callable[[Identity], N
     """
     settings = read_settings(home.settings)
     settings = replace(settings, runtime=runtime) if runtime else settings
-    identity = _with_runtime(home, home.identity(), settings)
-    meter = _meter(settings, identity.power_w)
+    known = home.identity()
+    with HomeLock(home.folder):  # before anything else: asking for the runtime shuts the gate, and a running agent's child with it
+        identity = _with_runtime(home, known, settings)
+        meter = _meter(settings, identity.power_w)
 
-    def lines(deliver: Callable[[Callable[[], None]], None]) -> Lines:
-        def one(name: str) -> ThreadLine:
-            return ThreadLine(name, Client(identity.url, identity.token), deliver)
+        def lines(deliver: Callable[[Callable[[], None]], None]) -> Lines:
+            def one(name: str) -> ThreadLine:
+                return ThreadLine(name, Client(identity.url, identity.token), deliver)
 
-        return Lines(talk=one("talk"), send=one("send"), fetch=one("fetch"))
+            return Lines(talk=one("talk"), send=one("send"), fetch=one("fetch"))
 
-    with HomeLock(home.folder):
         agent = Agent(
             home, identity, settings, meter, lines=lines, trainer=lambda on_event, on_exit: Trainer(home, settings, on_event, on_exit)
         )

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from gridsched import wire
 from gridsched.cli.node import app
-from gridsched.core.errors import LeaseLost
-from gridsched.node.pipe import Ready
+from gridsched.core.errors import Conflict, LeaseLost
+from gridsched.node.pipe import Gate, Ready
+from gridsched.node.start import run_agent
 from gridsched.node.state import Home, HomeLock
 from tests.node.builders import joined, order, peaceful_update, start_agent, unit
 from tests.node.fake_daemon import FakeDaemon, Fault
@@ -191,6 +192,14 @@ def test_a_lock_is_freed_by_death_alone(tmp_path: Path) -> None:
         assert HomeLock(tmp_path).held()
     assert not HomeLock(tmp_path).held()
     assert (tmp_path / "lock").exists()
+
+
+def test_a_second_agent_on_a_home_leaves_the_gate_of_the_first_open(home: Home) -> None:
+    with HomeLock(home.folder), Gate(home.gate, owner=True) as gate:
+        gate.let()
+        with pytest.raises(Conflict, match="an agent already runs"):
+            run_agent(home, runtime="wasm")
+        assert gate.open
 
 
 def cli(*arguments: str) -> str:
