@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 Rows = Mapping[str, Mapping[str, Json]]
 
+_REVOKED_WORDS = "this token has been revoked"
 _EVERY_S = 1.0
 _SHARE = 4
 
@@ -57,14 +58,14 @@ class Board:
                 await socket.send_denial_response(problem(error))
                 return
             await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
-            await self._serve(caller.name, socket)
+            await self._serve(caller.name, socket, gate)
 
         return [WebSocketRoute("/v1/console/channel", channel)]
 
     def hang_up(self, name: str) -> None:
         """Close what the token ``name`` has open; it has been revoked. On the loop only."""
         for socket in [socket for socket, whose in self._lines.items() if whose == name]:
-            asyncio.get_running_loop().create_task(close(socket, REVOKED, "this token has been revoked"))
+            asyncio.get_running_loop().create_task(close(socket, REVOKED, _REVOKED_WORDS))
 
     def everything(self) -> tuple[Json, Rows]:
         """How all stands now: what is said with every message, and the rows."""
@@ -80,8 +81,17 @@ class Board:
             "nodes": {row["node_id"]: row for row in nodes},
         }
 
-    async def _serve(self, name: str, socket: WebSocket) -> None:
+    async def _serve(self, name: str, socket: WebSocket, gate: Gate) -> None:
         self._lines[socket] = name
+        try:
+            if await gate.stands(socket.scope):
+                await self._tell(socket)
+            else:  # revoked before `hang_up` could find it here
+                await close(socket, REVOKED, _REVOKED_WORDS)
+        finally:
+            del self._lines[socket]
+
+    async def _tell(self, socket: WebSocket) -> None:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         sender = asyncio.get_running_loop().create_task(self._send(socket))
@@ -89,7 +99,6 @@ class Board:
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass  # a console has nothing to say here; it orders by HTTP
         finally:
-            del self._lines[socket]
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 

@@ -37,6 +37,7 @@ __all__ = ["REPLACED", "REVOKED", "Hub", "close"]
 log = logging.getLogger(__name__)
 
 REPLACED, REVOKED = 4409, 4401
+_REVOKED_WORDS = "this node has been revoked"
 _SERVICE_RESTART = 1012
 _BACK_S, _ALL_BACK_S = 0.6, 5.0
 """How long a node takes to open its line again (``node.channel.backoff_s``: half a second at first), and after many were cut at once."""
@@ -116,7 +117,7 @@ class Hub:
         """Close the connection of a node that may not be here any more. On the loop only."""
         line = self._lines.pop(node_id, None)
         if line is not None:
-            asyncio.get_running_loop().create_task(close(line.socket, REVOKED, "this node has been revoked"))
+            asyncio.get_running_loop().create_task(close(line.socket, REVOKED, _REVOKED_WORDS))
 
     def routes(self, gate: Gate) -> list[BaseRoute]:
         """The door to this hub."""
@@ -129,14 +130,18 @@ class Hub:
                 await socket.send_denial_response(problem(error))
                 return
             await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
-            await self._serve(node_id, socket)
+            await self._serve(node_id, socket, gate)
 
         return [WebSocketRoute("/v1/node/channel", channel)]
 
-    async def _serve(self, node_id: str, socket: WebSocket) -> None:
+    async def _serve(self, node_id: str, socket: WebSocket, gate: Gate) -> None:
         self._loop = asyncio.get_running_loop()
         line, before = _Line(socket), self._lines.get(node_id)
         self._lines[node_id] = line
+        if not await gate.stands(socket.scope):  # revoked before `hang_up` could find it here
+            if self._lines.get(node_id) is line:
+                del self._lines[node_id]
+            return await close(socket, REVOKED, _REVOKED_WORDS)
         self._welcome(node_id)
         if before is not None:
             await close(before.socket, REPLACED, "another connection of this node has replaced this one")

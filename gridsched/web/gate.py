@@ -80,9 +80,17 @@ class Gate:
     async def caller(self, scope: Scope) -> Caller:
         """Whoever holds the bearer token of this request."""
         token_hash = _token_hash(scope)
-        caller = self._known.get(token_hash) or await self._look_up(token_hash)
+        caller = await self._recognised(token_hash)
         self._pace.take(token_hash, asyncio.get_running_loop().time(), name=caller.name)
         return caller
+
+    async def stands(self, scope: Scope) -> bool:
+        """Whether the token of a connection just opened still holds: it may have been revoked while that was accepted."""
+        try:
+            await self._recognised(_token_hash(scope))
+        except Unauthorized:
+            return False
+        return True
 
     def stranger(self) -> None:
         """A call without a token; all of them share one pace, so that codes cannot be tried out quickly."""
@@ -94,15 +102,21 @@ class Gate:
         for token_hash in [key for key, caller in self._known.items() if caller.name == name]:
             del self._known[token_hash]
 
+    async def _recognised(self, token_hash: str) -> Caller:
+        return self._known.get(token_hash) or await self._look_up(token_hash)
+
     async def _look_up(self, token_hash: str) -> Caller:
-        forgotten = self._forgotten
-        caller = await asyncio.to_thread(self._stored, token_hash)
-        if caller is None:
-            raise Unauthorized("this token is not valid here; a node joins again with a new code, an operator asks for a new token")
-        if forgotten == self._forgotten:
-            self._known[token_hash] = caller
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+        """What the store says, asked again where a token was revoked meanwhile: it may be this one."""
+        while True:
+            forgotten = self._forgotten
+            caller = await asyncio.to_thread(self._stored, token_hash)
+            if caller is None:
+                raise Unauthorized("this token is not valid here; a node joins again with a new code, an operator asks for a new token")
+            if forgotten == self._forgotten:
+                break
+        self._known[token_hash] = caller
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
         return caller
 
     def _stored(self, token_hash: str) -> Caller | None:
