@@ -157,11 +157,14 @@ def _look(blobs: Blobs, digest: str) -> tuple[int | None, int]:
 
 
 def _append(blobs: Blobs, digest: str, data: bytes, at: int, total: int) -> bool:
-    """Append what is not there yet: an overlap is the same bytes again, because a digest names only one file."""
+    """Append what is not there yet: an overlap is the same bytes again, because a digest names only one file.
+
+    Where all bytes are there and only their publishing is not (the daemon was killed between the two), appending nothing publishes them.
+    """
     if blobs.has(digest):
         return True
     have = blobs.offset(digest)
     fresh = data[have - at :] if have > at else data
-    if total and not fresh:
+    if not fresh and have < total:
         return False
     return blobs.append(digest, fresh, offset=max(have, at), total=total)

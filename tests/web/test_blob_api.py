@@ -78,6 +78,25 @@ def test_an_upload_goes_on_where_it_was_cut(house: House) -> None:
     assert house.call("GET", PATH, token="operator").content == DATA
 
 
+def killed_before_its_name(house: House, data: bytes) -> None:
+    """All bytes of an upload have come, and the daemon was killed before they got their name."""
+    (house.daemon.settings.site.data / "blobs" / "incoming" / DIGEST).write_bytes(data)
+    assert offset(house) == str(len(data))
+
+
+def test_an_upload_that_was_cut_between_its_last_byte_and_its_name_is_finished_by_whoever_sends_it_again(house: House) -> None:
+    killed_before_its_name(house, DATA)
+    assert put(house, DATA[-1:], start=len(DATA) - 1) == (204, "")
+    assert house.call("GET", PATH, token="operator").content == DATA
+
+
+def test_where_such_bytes_are_damaged_they_are_dropped_and_come_again(house: House) -> None:
+    killed_before_its_name(house, DATA[:-1] + b"?")
+    assert house.call("PUT", PATH, token="operator", data=DATA).status_code == 422
+    assert offset(house) == "0"
+    assert put(house, DATA) == (204, "")
+
+
 def test_a_gap_is_refused_and_says_what_is_missing(house: House) -> None:
     put(house, DATA[:1000])
     answer = house.call("PUT", PATH, token="operator", data=DATA[2000:3000], headers={"Content-Range": f"bytes 2000-2999/{len(DATA)}"})
