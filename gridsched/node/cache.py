@@ -16,6 +16,8 @@ __all__ = ["BlobCache", "Steps"]
 
 log = logging.getLogger(__name__)
 
+_NO_SUCH_RANGE = "HTTP 416"
+
 Steps = Sequence[tuple[str, str]]
 """(version, step to the next) digests, the oldest first; the last step leads to the version that is wanted."""
 
@@ -35,7 +37,7 @@ class BlobCache:
         return self._folder / digest
 
     def fetch(self, digest: str, client: Client, *, steps: Steps = ()) -> Path:
-        """The verified file. Raises Unreachable where it could not be had in whole (what came is kept), StorageFull, BlobCorrupt.
+        """The verified file. Raises Unreachable where it could not be had in whole (what came is kept), StorageFull, BlobCorrupt, TooLarge.
 
         A version that ``steps`` lead to is made from one that lies here, where there is such; whatever goes wrong, it is downloaded whole.
         """
@@ -47,6 +49,9 @@ class BlobCache:
         try:
             if not self._make(digest, part, steps, client):
                 self._download(digest, part, client)
+        except TooLarge:
+            part.unlink(missing_ok=True)
+            raise
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise full_disk(part) from error
@@ -82,7 +87,17 @@ class BlobCache:
         return True
 
     def _download(self, digest: str, part: Path, client: Client) -> None:
-        had = part.stat().st_size if part.exists() else 0
+        """Into ``part``, from where it ends. Its last byte is asked for again: beyond a part that is whole there is nothing to ask for."""
+        had = max(part.stat().st_size - 1, 0) if part.exists() else 0
+        try:
+            self._receive(digest, part, client, had)
+        except Unreachable as error:
+            if not had or _NO_SUCH_RANGE not in str(error):
+                raise
+            log.info("blob %s is fetched from its start: what lies here of it is longer", digest[:12], extra={"action": "part_not_used"})
+            self._receive(digest, part, client, 0)
+
+    def _receive(self, digest: str, part: Path, client: Client, had: int) -> None:
         with client.blob(digest, offset=had) as (start, pieces), part.open("r+b" if had else "wb") as file:
             file.seek(start)
             file.truncate()
