@@ -29,16 +29,11 @@ _CHUNK_BYTES = 1 << 18
 _NAMED: Mapping[str, type[GridschedError]] = MappingProxyType(
     {name: kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type) and issubclass(kind, GridschedError)}
 )
+_UNSIGNED: Mapping[int, type[GridschedError]] = MappingProxyType({404: NotFound, 503: errors.Busy, 507: errors.StorageFull})
+"""What a status means where the daemon says nothing: each is tried again. What ends work or a node is believed of the daemon alone."""
+
 _BY_STATUS: Mapping[int, type[GridschedError]] = MappingProxyType(
-    {
-        401: errors.Unauthorized,
-        403: errors.Forbidden,
-        404: NotFound,
-        409: errors.Conflict,
-        413: errors.TooLarge,
-        503: errors.Busy,
-        507: errors.StorageFull,
-    }
+    {**_UNSIGNED, 401: errors.Unauthorized, 403: errors.Forbidden, 409: errors.Conflict, 413: errors.TooLarge}
 )
 
 
@@ -109,11 +104,12 @@ class Client:
                     raise Unreachable(f"{self.url} does not take blob {digest[:12]} beyond byte {offset}; trying again later")
 
     def _received(self, digest: str, total: int) -> int:
-        """Bytes of the blob that the daemon has."""
-        with self._answer("HEAD", f"/v1/blobs/{digest}", accept=(404,)) as answer:
+        """Bytes of the blob that the daemon has; 0 where nobody can say. A HEAD has no body: a refusal in words is left to the upload."""
+        with self._answer("HEAD", f"/v1/blobs/{digest}", accept=(401, 403, 404)) as answer:
             if answer.status_code == 404:
                 return min(_offset(answer, 0), total - 1)
-            return total
+            whole = answer.status_code == 200 and answer.headers.get("Content-Length") == str(total)
+            return total if whole else 0
 
     def _put_piece(self, digest: str, piece: bytes, offset: int, total: int) -> int:
         """The offset to go on from."""
@@ -121,6 +117,8 @@ class Client:
         with self._answer("PUT", f"/v1/blobs/{digest}", data=piece, headers=where) as answer:
             if answer.status_code == 202:
                 return _offset(answer, offset + len(piece))
+            if answer.status_code != 204:
+                raise error_from(answer.status_code, b"", what=f"PUT {answer.url}")
             return total
 
     @contextmanager
@@ -153,17 +151,29 @@ class Client:
 
 
 def error_from(status: int, body: bytes, *, what: str) -> GridschedError:
-    """The error that an answer of ``status`` stands for, in the daemon's own words where it gave any."""
+    """The error that an answer of ``status`` stands for, in the daemon's own words where it gave any.
+
+    Without them it may be anybody's: a login page, a proxy. Then it is `Unreachable`, unless trying again is all it asks for.
+    """
     try:
         problem = decode(body, Problem)
     except MessageError:
-        if 300 <= status < 400:
-            return InvalidInput(f"{what} is answered with a redirect; join with the address it leads to")
-        return _BY_STATUS.get(status, Unreachable)(f"{what} is answered with HTTP {status} and no explanation; is this a gridsched daemon?")
+        return _UNSIGNED.get(status, Unreachable)(
+            f"{what} is answered with HTTP {status} and not in the daemon's words; it may be {_stranger(status)}"
+        )
     kind = _NAMED.get(problem.error, _BY_STATUS.get(status, GridschedError))
     if kind is errors.UpdateRefused:
         return errors.UpdateRefused(problem.detail, reason=problem.reason)
     return kind(problem.detail)
+
+
+def _stranger(status: int) -> str:
+    """Who else may answer so, and the remedy."""
+    if 300 <= status < 400:
+        return "a login page (sign in), or the daemon has moved (join with the address it leads to)"
+    if status == 413:
+        return "a proxy that takes no body of this size; raise its limit"
+    return "a login page or a proxy between here and the daemon; is the address right?"
 
 
 def _decoded(answer: requests.Response, kind: type[T]) -> T:

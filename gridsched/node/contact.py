@@ -135,7 +135,7 @@ class Contact:
             self._call(lambda client: client.hello(hello), self._greet)
         elif (choice := self._unsent) is not None:
             message = choice_message(choice, self._wall.now(), self.speed)
-            self._call(lambda client: client.choose(message), lambda: self._chosen(choice))
+            self._call(lambda client: client.choose(message), lambda: self._chosen(choice), lambda error: self._refused(choice, error))
         else:
             self._news_s = math.inf
             message_of = self._compose()
@@ -179,7 +179,9 @@ class Contact:
         self._due_s = now_s + backoff_s(self._failures, first_s=0.25, longest_s=15.0)
         self._failures += 1
 
-    def _call(self, ask: Callable[[Client], Orders], then: Callable[[], None]) -> None:
+    def _call(
+        self, ask: Callable[[Client], Orders], then: Callable[[], None], otherwise: Callable[[GridschedError], None] = lambda _: None
+    ) -> None:
         self._calling = True
         said: list[float] = []
 
@@ -198,9 +200,7 @@ class Contact:
 
         def failed(error: GridschedError) -> None:
             self._calling = False
-            if isinstance(error, InvalidInput) and self._unsent is not None and self._greeted:
-                log.error("the daemon does not take this choice: %s", error, extra={"action": "choice_refused"})
-                self._chosen(self._unsent)
+            otherwise(error)
             self.missed(error, self._monotonic())
 
         self._talk.call(timed, answered, failed)
@@ -213,6 +213,12 @@ class Contact:
             self._home.set_sent_choice(choice.choice_id)
         if self._unsent is choice:
             self._unsent = None
+
+    def _refused(self, choice: Choice, error: GridschedError) -> None:
+        """What the daemon itself will never take is not said again; whatever else failed is."""
+        if isinstance(error, InvalidInput):
+            log.error("the daemon does not take this choice: %s", error, extra={"action": "choice_refused"})
+            self._chosen(choice)
 
     def look(self) -> None:
         """See whether the owner has chosen anew, or added data; what they chose holds from this moment, whatever the daemon knows."""

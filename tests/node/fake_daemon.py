@@ -17,10 +17,13 @@ TOKEN = "token-of-n1"
 
 @dataclass
 class Fault:
-    """``drop``: no answer, nothing done; ``lose_answer``: done, not answered; ``cut``: half a transfer; or an error to answer."""
+    """``drop``: no answer, nothing done; ``lose_answer``: done, not answered; ``cut``: half a transfer; an error to answer.
+
+    A number is the status of a login page, which answers in the daemon's place.
+    """
 
     path: str
-    kind: str | GridschedError
+    kind: str | int | GridschedError
     times: int = 1
     method: str = ""
 
@@ -181,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if isinstance(self.fault, GridschedError):
                     self._body()
                     raise self.fault
+                if isinstance(self.fault, int):
+                    self._body()
+                    self._send(self.fault, b"<html>sign in</html>" if self.command != "HEAD" else b"", {"Content-Type": "text/html"})
+                    return
                 if self.fault == "drop" or fake.away:
                     self.close_connection = True
                     return

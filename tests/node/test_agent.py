@@ -390,8 +390,11 @@ def test_a_finished_unit_is_handed_in_and_the_next_begins_in_the_same_child(
         Fault("/v1/blobs/", "drop", times=2, method="PUT"),
         Fault("/v1/blobs/", "cut", method="PUT"),
         Fault("/v1/blobs/", StorageFull("quota"), times=2, method="PUT"),
+        Fault("/v1/node/update", 302, times=2),
+        Fault("/v1/node/update", 409, times=2),
+        Fault("/v1/blobs/", 413, times=2, method="PUT"),
     ],
-    ids=["notice lost", "daemon busy", "upload lost", "upload cut", "quota full"],
+    ids=["notice lost", "daemon busy", "upload lost", "upload cut", "quota full", "login page", "proxy", "proxy of small files"],
 )
 def test_a_finished_unit_survives_every_failure_on_its_way(working: Bench, daemon: FakeDaemon, spec: UnitSpec, fault: Fault) -> None:
     daemon.faults.append(fault)

@@ -3,6 +3,8 @@
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from gridsched.core.errors import (
     GridschedError,
     InvalidInput,
     LeaseLost,
+    NotFound,
     StorageFull,
     Unauthorized,
     Unreachable,
@@ -56,9 +59,18 @@ def test_a_refused_update_keeps_its_reason() -> None:
     assert error.reason == "not_finite"
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (503, Busy), (502, Unreachable), (302, InvalidInput)])
+@pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (502, Unreachable), (503, Busy), (507, StorageFull)])
 def test_an_answer_of_something_else_than_a_daemon_has_an_error_too(status: int, kind: type[GridschedError]) -> None:
     assert isinstance(error_from(status, b"<html>proxy</html>", what="POST http://x"), kind)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>sign in</html>", b'{"detail": "no"}'])
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 409, 413, 422])
+def test_nobody_but_the_daemon_itself_refuses(status: int, body: bytes) -> None:
+    error = error_from(status, body, what="POST http://x/v1/node/sync")
+    assert type(error) is Unreachable
+    assert f"POST http://x/v1/node/sync is answered with HTTP {status}" in str(error)
+    assert "proxy" in str(error) or "login page" in str(error)
 
 
 @pytest.mark.parametrize("kind", ["drop", "lose_answer"])
@@ -115,6 +127,37 @@ def test_what_is_stored_already_is_not_sent_again(
     file.write_bytes(b"known")
     client.upload(daemon.put(b"known"), file)
     assert [method for method, _ in daemon.calls] == ["HEAD"]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("/v1/blobs/", 200), Fault("/v1/blobs/", 200, method="PUT"), Fault("/v1/blobs/", 302, method="PUT")]
+)
+def test_a_login_page_takes_no_file_in_the_daemons_place(
+    daemon: FakeDaemon, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(client_module, "SMALL_BYTES", 4)
+    file = tmp_path / "blob"
+    file.write_bytes(b"an update")
+    digest = daemon.put(b"an update")
+    del daemon.blobs[digest]
+    daemon.faults.append(replace(fault))
+    with suppress(Unreachable):
+        client.upload(digest, file)
+        assert digest in daemon.blobs, "it was said to be stored"
+    client.upload(digest, file)
+    assert daemon.blobs[digest] == b"an update"
+
+
+def test_a_wrong_token_is_named_where_the_first_question_cannot_say_so(
+    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SMALL_BYTES", 4)
+    file = tmp_path / "blob"
+    file.write_bytes(b"an update")
+    stranger = Client(daemon.url, "another token")
+    with pytest.raises(Unauthorized):
+        stranger.upload("0" * 64, file)
+    stranger.close()
 
 
 def test_a_small_file_is_one_request_and_one_that_was_cut_is_sent_again(daemon: FakeDaemon, client: Client, tmp_path: Path) -> None:
