@@ -219,6 +219,7 @@ class Agent:
         return replace(
             local,
             may_go_on=held.may_go_on,
+            saved=held.saved,
             waited=local.waited and now_s >= held.not_before_s,
             paused_s=(now_s - held.since_s) * self.contact.speed,
         )

@@ -55,7 +55,8 @@ class Local:
     """What is true here.
 
     ``opted_in`` is the owner's newest choice; ``silent``: the lease's time to live has passed without an answer; ``waited``: the
-    start's delay is over; ``paused_s`` is in clock seconds; ``may_go_on`` is what the child is told now.
+    start's delay is over; ``paused_s`` is in clock seconds; ``may_go_on`` is what the child is told now; ``saved``: it rests and what
+    it has done is on disk.
     """
 
     phase: Phase = Phase.NONE
@@ -63,6 +64,7 @@ class Local:
     generation: int = 0
     unit_id: str = ""
     may_go_on: bool = False
+    saved: bool = False
     opted_in: bool = True
     consent_ended: bool = False
     device: DeviceState = DeviceState.FREE
@@ -124,7 +126,7 @@ def _hold(order: Order, local: Local) -> str | None:
 def _at_rest(local: Local, reason: str) -> Action:
     if local.phase in _BUSY and local.may_go_on:
         return Action(move=Move.PAUSE, reason=reason)
-    if local.phase is Phase.PAUSED and local.paused_s >= local.shelve_after_s:
+    if local.phase is Phase.PAUSED and local.saved and local.paused_s >= local.shelve_after_s:
         return Action(move=Move.SHELVE, reason=reason)
     return Action(move=Move.NOTHING, reason=reason)
 

@@ -41,10 +41,10 @@ def test_the_page_decides_as_the_native_agent_does(tmp_path: Path) -> None:
         Phase, _LEASES, desires, _HINDRANCE, itertools.product((False, True), repeat=6)
     ):
         may_go_on, opted_in, consent_ended, silent, waited, leaving = flags
-        for paused_s in (0.0, 700.0) if phase is Phase.PAUSED else (0.0,):
+        for paused_s, saved in ((0.0, True), (700.0, True), (700.0, False)) if phase is Phase.PAUSED else ((0.0, False),):
             local = Local(
                 phase=phase, lease_id="u1.l1", generation=1, unit_id="u1", may_go_on=may_go_on, opted_in=opted_in, silent=silent,
-                consent_ended=consent_ended, device=device, waited=waited, leaving=leaving, paused_s=paused_s,
+                consent_ended=consent_ended, device=device, waited=waited, leaving=leaving, paused_s=paused_s, saved=saved,
             )  # fmt: skip
             order = _order(lease, desired)
             action = next_action(order, local)
@@ -58,8 +58,9 @@ def test_the_page_decides_as_the_native_agent_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
-def test_the_parts_of_the_page_hold_without_it(tmp_path: Path) -> None:
-    done = run("join_logic.ts", tmp_path)
+@pytest.mark.parametrize("module", ["join_logic.ts", "kept_pages.ts", "page_memory.ts"])
+def test_the_parts_of_the_page_hold_without_it(tmp_path: Path, module: str) -> None:
+    done = run(module, tmp_path)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
@@ -113,4 +114,5 @@ def _local(local: Local) -> dict[str, Any]:
         "phase": local.phase.value, "leaseId": local.lease_id, "generation": local.generation, "unitId": local.unit_id,
         "mayGoOn": local.may_go_on, "optedIn": local.opted_in, "consentEnded": local.consent_ended, "hindrance": _HINDRANCE[local.device],
         "silent": local.silent, "waited": local.waited, "leaving": local.leaving, "pausedS": local.paused_s, "shelveAfterS": 600.0,
+        "saved": local.saved,
     }  # fmt: skip

@@ -43,7 +43,7 @@ def order(desired: str = "run", *, generation: int = 1, unit_id: str = "u1") -> 
 
 NOTHING_HELD = Local()
 RUNNING = Local(phase=Phase.RUNNING, lease_id="u1.l1", generation=1, unit_id="u1", may_go_on=True)
-PAUSED = replace(RUNNING, phase=Phase.PAUSED, may_go_on=False)
+PAUSED = replace(RUNNING, phase=Phase.PAUSED, may_go_on=False, saved=True)
 SHELVED = replace(PAUSED, phase=Phase.SHELVED)
 FINISHED = replace(RUNNING, phase=Phase.FINISHED)
 HANDING_OVER = replace(PAUSED, phase=Phase.HANDING_OVER)
@@ -65,6 +65,7 @@ TABLE = [
     (order("pause"), replace(RUNNING, may_go_on=False), Move.NOTHING, "because"),
     (order("pause"), replace(PAUSED, paused_s=599.0), Move.NOTHING, "because"),
     (order("pause"), replace(PAUSED, paused_s=600.0), Move.SHELVE, "because"),
+    (order("pause"), replace(PAUSED, paused_s=9000.0, saved=False), Move.NOTHING, "because"),
     (order("pause"), replace(SHELVED, paused_s=9000.0), Move.NOTHING, "because"),
     (order(), PAUSED, Move.GO_ON, "because"),
     (order(), SHELVED, Move.START, "because"),
@@ -97,6 +98,7 @@ TABLE = [
     (order(), replace(RUNNING, device=DeviceState.HOT), Move.PAUSE, "device_hot"),
     (order(), replace(RUNNING, device=DeviceState.ON_BATTERY), Move.PAUSE, "on_battery"),
     (order(), replace(NOTHING_HELD, device=DeviceState.DISK_FULL), Move.NOTHING, "disk_full"),
+    (order(), replace(PAUSED, device=DeviceState.DISK_FULL, saved=False, paused_s=9000.0), Move.NOTHING, "disk_full"),
     # Silence of the daemon comes last.
     (order(), replace(RUNNING, silent=True), Move.PAUSE, "daemon_silent"),
     (order(), replace(PAUSED, silent=True), Move.NOTHING, "daemon_silent"),

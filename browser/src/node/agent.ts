@@ -189,6 +189,7 @@ export class Agent {
             generation: named?.generation ?? 0,
             unitId: named?.unit.unit_id ?? "",
             mayGoOn: held?.mayGoOn ?? false,
+            saved: held?.saved ?? false,
             optedIn: this.contact.optedIn,
             consentEnded: this.contact.consentEnded(nowS),
             hindrance: this.hindrance(),

@@ -17,13 +17,14 @@ export interface Action {
     reason: string;
 }
 
-/** What is true here. `pausedS` is in the daemon's seconds; `mayGoOn` is what the trainer is told now. */
+/** What is true here. `pausedS` is in the daemon's seconds; `mayGoOn` is what the trainer is told now; `saved`: it rests and what it has done is stored. */
 export interface Local {
     phase: Phase;
     leaseId: string;
     generation: number;
     unitId: string;
     mayGoOn: boolean;
+    saved: boolean;
     optedIn: boolean;
     consentEnded: boolean;
     hindrance: Hindrance;
@@ -75,7 +76,7 @@ function hold(order: Order, local: Local): string {
 
 function atRest(local: Local, reason: string): Action {
     if (BUSY.includes(local.phase) && local.mayGoOn) return { move: "pause", reason };
-    if (local.phase === "paused" && local.pausedS >= local.shelveAfterS) return { move: "shelve", reason };
+    if (local.phase === "paused" && local.saved && local.pausedS >= local.shelveAfterS) return { move: "shelve", reason };
     return { move: "nothing", reason };
 }
 
