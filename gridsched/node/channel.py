@@ -31,6 +31,7 @@ class Channel:
         self._on_orders = on_orders
         self._stop = threading.Event()
         self._connection: ClientConnection | None = None
+        self._failures = 0
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
 
     @property
@@ -52,28 +53,29 @@ class Channel:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        failures = 0
         while not self._stop.is_set():
             try:
                 with connect(self._url, additional_headers=self._headers, open_timeout=10, close_timeout=1) as connection:
                     self._connection = connection
-                    failures = self._listen(connection)
+                    self._listen(connection)
             except InvalidHandshake as error:
                 # An answer, but no channel: an old proxy perhaps. Polling does without.
                 log.debug("no channel at %s: %s", self._url, error)
-                failures = max(failures, 4)
+                self._failures = max(self._failures, 4)
             except (OSError, WebSocketException) as error:
                 log.debug("channel %s is cut: %s", self._url, error)
             finally:
                 self._connection = None
-            failures += 1
-            self._stop.wait(backoff_s(failures - 1))
+            self._stop.wait(backoff_s(self._failures))
+            self._failures += 1
 
-    def _listen(self, connection: ClientConnection) -> int:
-        """Failures to count from: none, once a connection was good."""
+    def _listen(self, connection: ClientConnection) -> None:
+        """Until it is closed or cut. Orders come with the connection: one that brought none was no good, whoever accepted it."""
         for message in connection:
             try:
-                self._on_orders(decode(message, Orders))
+                orders = decode(message, Orders)
             except MessageError as error:
                 log.warning("a push that is no order: %s", error, extra={"action": "push_unreadable"})
-        return 0
+                continue
+            self._failures = 0
+            self._on_orders(orders)

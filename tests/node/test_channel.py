@@ -27,10 +27,11 @@ def orders(notice: str) -> Orders:
 
 
 class Pusher:
-    """Sends what each connection is scripted to get, then cuts it; the last one stays."""
+    """Sends what each connection is scripted to get, then closes it with ``code``; the last one stays."""
 
-    def __init__(self, *connections: list[bytes]) -> None:
+    def __init__(self, *connections: list[bytes], code: int = 1000) -> None:
         self._scripts = list(connections)
+        self._code = code
         self.tokens: list[str | None] = []
         self.server: Server = serve(self._handle, "127.0.0.1", 0)
         self._thread = threading.Thread(target=self.server.serve_forever)
@@ -49,6 +50,7 @@ class Pusher:
         if not self._scripts:
             for _ in connection:  # until the node closes it
                 pass
+        connection.close(self._code)
 
     def close(self) -> None:
         self.server.shutdown()
@@ -75,6 +77,43 @@ def test_orders_arrive_rubbish_is_passed_over_and_a_cut_is_mended(pusher: Pusher
     channel.stop()
     assert pusher.tokens == ["Bearer secret", "Bearer secret"]
     assert not channel.connected
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After how many failures each pause was taken; none of them lasts."""
+    taken: list[int] = []
+
+    def at_once(failures: int) -> float:
+        taken.append(failures)
+        return 0.0
+
+    monkeypatch.setattr("gridsched.node.channel.backoff_s", at_once)
+    return taken
+
+
+@pytest.mark.parametrize("code", [1000, 1011, 1012])
+def test_a_line_that_was_good_is_opened_again_soon_however_often_it_is_cut(
+    heard: "queue.SimpleQueue[str]", pauses: list[int], code: int
+) -> None:
+    pusher = Pusher(*[[encode(orders(name))] for name in "abcd"], code=code)
+    channel = Channel(pusher.url, "secret", lambda pushed: heard.put(pushed.notice))
+    channel.start()
+    assert [heard.get(timeout=10) for _ in range(4)] == list("abcd")
+    channel.stop()
+    pusher.close()
+    assert pauses[:3] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("code", [1000, 1012])
+def test_a_server_that_accepts_and_says_no_order_is_asked_ever_later(heard: "queue.SimpleQueue[str]", pauses: list[int], code: int) -> None:
+    pusher = Pusher([], [b"rubbish"], [], [encode(orders("at last"))], code=code)
+    channel = Channel(pusher.url, "secret", lambda pushed: heard.put(pushed.notice))
+    channel.start()
+    assert heard.get(timeout=10) == "at last"
+    channel.stop()
+    pusher.close()
+    assert pauses[:3] == [0, 1, 2]
 
 
 def test_the_pause_between_attempts_doubles_up_to_a_bound_and_is_never_the_same_for_all() -> None:
