@@ -14,6 +14,8 @@ class ZoneState:
 
     ``price_eur_mwh`` is the price at the last control tick (None: unknown).
 
+    ``hold_out_share`` is the policy's at that tick, for whoever asks nodes to work between two ticks.
+
     ``energy_j`` and ``money_micro`` were used since ``day`` began in the policy's time zone.
     """
 
@@ -25,6 +27,7 @@ class ZoneState:
     reward_micro_per_kwh: int = 0
     reward_micro_per_unit: int = 0
     price_eur_mwh: float | None = None
+    hold_out_share: float = 0.0
     day: datetime | None = None
     energy_j: float = 0.0
     money_micro: float = 0.0

@@ -11,17 +11,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from gridsched.core.consent import Consent
 from gridsched.core.facts import AuditEnded, AuditOpened, Fact
-from gridsched.core.fleet import DeviceState, Node, Presence
+from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job, kind_of_runtime
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.round import Epoch, Round, RoundState
 from gridsched.core.trust import AuditReason, AuditResult, Judgement, Vote, audit_chance, choose, drawn, judge, votes_needed
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
-from gridsched.core.zone import ZoneState
-from gridsched.flow import advance, settle, timing
+from gridsched.flow import advance, settle
 from gridsched.flow.abandon import abandon
+from gridsched.flow.auditors import at_hand, target_w
 from gridsched.flow.case import classes_of
 from gridsched.flow.quarantine import disown, quarantine, reopened
 from gridsched.flow.rules import Rules
@@ -113,7 +112,7 @@ def refused(tx: Tx, now: datetime, audit: WorkUnit, *, rules: Rules) -> list[Fac
 
 
 def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
-    """Audits whose auditor cannot come are given to another one; what nobody takes while others work is let go."""
+    """Audits whose auditor cannot come are given to another one; what nobody takes though there are watts to work with is let go."""
     facts: list[Fact] = []
     if rules.trust is None:
         return facts
@@ -122,7 +121,7 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         waited = audit.audit_at is not None and now - audit.audit_at >= rules.hand_over_after
         if unit.state is not UnitState.ACCEPTED:
             facts += _withdraw(tx, now, audit, AuditResult.WITHDRAWN)
-        elif waited and tx.count(Lease, zone=job.spec.zone, state=LeaseState.ACTIVE):
+        elif waited and (target_w(tx, job.spec.zone) > 0 or tx.count(Lease, zone=job.spec.zone, state=LeaseState.ACTIVE)):
             facts += _withdraw(tx, now, audit, AuditResult.UNAUDITABLE) + _weigh(tx, now, unit, rules)
         elif audit.only_node not in (able := _able(tx, now, unit, but=audit.unit_id)):
             facts += _hand_on(tx, now, audit, unit, able, rules)
@@ -187,22 +186,18 @@ def _hand_on(tx: Tx, now: datetime, audit: WorkUnit, unit: WorkUnit, able: Seque
 
 
 def _able(tx: Tx, now: datetime, unit: WorkUnit, *, but: str = "") -> list[str]:
-    """The nodes that could do ``unit`` again now: there, willing, of good standing, and not asked yet, unless by the audit ``but``."""
+    """The nodes that could do ``unit`` again now, of a class that compares, and not asked yet, unless by the audit ``but``."""
     lease = tx.must(Lease, unit.accepted_lease)
     job = tx.must(Job, unit.spec.job_id)
-    nodes = {node.node_id: node for node in tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)}
     audits = [audit for audit in audits_of(tx, unit.unit_id) if audit.unit_id != but and not _was_set_aside(audit)]
     asked = _workers(tx, unit, lease) | {audit.only_node for audit in audits}
-    there = tuple(name for name, node in nodes.items() if name not in asked and timing.can_run(node, job))
-    free = tuple(p.node_id for p in tx.find(Presence, node_id=there) if p.present and p.cut_at is None and p.device is DeviceState.FREE)
-    zone = tx.get(ZoneState, job.spec.zone) or ZoneState(zone=job.spec.zone)
-    willing = [c.node_id for c in tx.find(Consent, node_id=free) if not c.refuses(reward_micro_per_kwh=zone.reward_micro_per_kwh, now=now)]
+    willing = at_hand(tx, now, job, but=asked, drew_w=lease.power_w)
     classes = classes_of(tx, unit)
-    same = [name for name in willing if {nodes[name].runtime} == classes]
+    same = [name for name, runtime in willing.items() if {runtime} == classes]
     if same or unit.spec.kind is not UnitKind.TRAIN or unit.spec.steps > LONGEST_ACROSS:
         return same
     kinds = {kind_of_runtime(name) for name in classes}
-    return [name for name in willing if {kind_of_runtime(nodes[name].runtime)} == kinds]
+    return [name for name, runtime in willing.items() if {kind_of_runtime(runtime)} == kinds]
 
 
 def _worth_hearing(tx: Tx, unit: WorkUnit) -> bool:

@@ -49,6 +49,7 @@ def zone(
         reward_micro_per_kwh=decision.reward_micro_per_kwh,
         reward_micro_per_unit=decision.reward_micro_per_unit,
         price_eur_mwh=_price(view),
+        hold_out_share=policy.hold_out_share,
         day=day,
         energy_j=used.energy_j,
         money_micro=used.money_micro,

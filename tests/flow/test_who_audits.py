@@ -1,0 +1,84 @@
+"""Which nodes an audit is put to, and that no round waits for one that cannot begin."""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from gridsched.core.consent import Consent
+from gridsched.core.facts import AuditEnded, AuditOpened
+from gridsched.core.fleet import held_out
+from gridsched.core.work import UnitState, WorkUnit
+from gridsched.flow import audit, decide
+from tests.flow.conftest import House, of
+from tests.flow.test_audits import ALWAYS, finish, one_unit, ready, worker
+
+
+@pytest.fixture
+def site(house: House) -> House:
+    """A house that audits every unit."""
+    house.rules = replace(house.rules, trust=ALWAYS)
+    return house
+
+
+def audited(site: House, *, watts: float) -> list[str]:
+    """Who is asked to do the job's one unit again, with so much surplus."""
+    site.job(method=one_unit())
+    site.surplus(watts)
+    site.tick()
+    return [fact.node_id for fact in of(finish(site, worker(site)), AuditOpened)]
+
+
+def test_a_node_that_draws_more_than_there_is_is_not_asked(site: House) -> None:
+    site.join("pc", power_w=100.0)
+    site.join("server", power_w=500.0)
+    assert not audited(site, watts=200.0)
+    assert ready(site) == 1
+
+
+def test_a_node_that_its_owner_lets_draw_nothing_is_not_asked(site: House) -> None:
+    site.join("pc")
+    site.join("old")
+    with site.store.write() as tx:
+        tx.put(*(replace(consent, max_w=0.0) for consent in tx.find(Consent, node_id="old")))
+    assert not audited(site, watts=200.0)
+
+
+def test_a_node_that_is_held_out_today_is_not_asked(site: House) -> None:
+    site.policy = replace(site.policy, hold_out_share=0.5)
+    day = f"{site.clock.now():%Y-%m-%d}"
+    by_lot: dict[bool, list[str]] = {True: [], False: []}
+    for number in range(50):
+        by_lot[held_out(f"n{number}", share=0.5, day=day)].append(f"n{number}")
+    site.join(by_lot[False][0])
+    site.join(by_lot[True][0])
+    assert not audited(site, watts=1000.0)
+    assert ready(site) == 1
+
+
+def test_while_surplus_comes_or_goes_whoever_is_no_larger_than_the_first_worker_is_asked(site: House) -> None:
+    site.join("pc")
+    site.join("old")
+    site.job(method=one_unit())
+    site.surplus(200.0)
+    site.tick()
+    first = worker(site)
+    site.clock.advance(timedelta(minutes=20))
+    site.surplus(50.0)
+    site.tick()
+    assert len(of(finish(site, first), AuditOpened)) == 1
+
+
+@pytest.mark.parametrize(("watts", "waits"), [(0.0, True), (1000.0, False)])
+def test_an_audit_that_nobody_takes_is_waited_for_only_while_nobody_may_work(site: House, watts: float, waits: bool) -> None:
+    site.join("pc")
+    site.join("old")
+    assert len(audited(site, watts=1000.0)) == 1
+    site.clock.advance(site.rules.hand_over_after)
+    site.surplus(watts)
+    site.do(partial(decide.zone, policy=site.policy))
+    _, facts = site.do(partial(audit.sweep, rules=site.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ([] if waits else ["unauditable"])
+    assert ready(site) == (0 if waits else 1)
+    assert len(site.rows(WorkUnit, state=UnitState.OPEN)) == int(waits)
