@@ -1,6 +1,8 @@
 // The service worker: keeps the page's own static files, so that it opens without a network. The network comes first, so that a new
 // release is there with the next load and old and new files are never mixed for longer than a lost connection.
 
+export {}; // a module: its names are its own
+
 const CACHE = "gridsched-pages";
 const NEEDED = ["/join", "/static/join/join.css", "/static/join/join.js", "/static/join/worker.js", "/static/kernels.wasm"];
 const MINE = /^\/(join(\/manifest\.webmanifest)?|static\/(join\/[^?]*|kernels\.wasm))$/;
@@ -32,14 +34,15 @@ scope.addEventListener("activate", (event) => event.waitUntil(scope.clients.clai
 scope.addEventListener("fetch", (event) => {
     const { request } = event;
     const url = new URL(request.url);
-    if (request.method === "GET" && url.origin === location.origin && MINE.test(url.pathname)) event.respondWith(answered(request, url.pathname));
+    if (request.method === "GET" && url.origin === location.origin && MINE.test(url.pathname)) event.respondWith(answered(event, url.pathname));
 });
 
-async function answered(request: Request, path: string): Promise<Response> {
+async function answered(event: Fetched, path: string): Promise<Response> {
     const cache = await caches.open(CACHE);
     try {
-        const fresh = await fetch(request);
-        if (fresh.ok) await cache.put(path, fresh.clone());
+        const fresh = await fetch(event.request);
+        // Where there is no room to keep it, the page has it all the same.
+        if (fresh.ok) event.waitUntil(cache.put(path, fresh.clone()).catch(() => undefined));
         return fresh;
     } catch (error) {
         const kept = await cache.match(path);
