@@ -132,6 +132,7 @@ class Node {
                 identity,
                 client: this.client,
                 now,
+                wallMs: () => Date.now(),
                 trainer: { post: (message) => worker.postMessage(message), restart: () => this.restart() },
                 hindrance: () => hindranceOf(this.device.sample, this.agent.limits),
                 changed: () => this.draw(),

@@ -36,6 +36,7 @@ export interface AgentParts {
     client: Client;
     trainer: Trainer;
     now(): number;
+    wallMs(): number;
     hindrance(): Hindrance;
     changed(): void;
     /** This page does not fit the daemon any more. */
@@ -61,14 +62,15 @@ export class Agent {
     reason = "starting";
     limits: Limits;
     accepted: number;
-    /** Why the browser stores nothing, where it does not. */
-    stuck = "";
 
     private readonly returns: Returns;
     private readonly register: EnergyRegister;
     private over: { leaseId: string; generation: number }[] = [];
     private parting: Held | null = null;
     private runs = 0;
+    /** Why the browser stores nothing, where it does not: of the worker's files, and of what the page itself remembers. */
+    private workerStuck = "";
+    private homeStuck = "";
     private lastDevice: DeviceState = "free";
     private effort: { leaseId: string; stepsExecuted: number };
     private countedBusyS = 0;
@@ -92,6 +94,7 @@ export class Agent {
             clockSpeed: parts.identity.clockSpeed,
             memoryBytes: parts.identity.memoryBytes,
             now: parts.now,
+            wallMs: parts.wallMs,
             compose: () => this.compose(),
             chosen: (choice) => void this.keep("choice", { ...choice, sent: true }),
             changed: parts.changed,
@@ -118,7 +121,7 @@ export class Agent {
     choose(optedIn: boolean): void {
         const id = crypto.getRandomValues(new Uint32Array(2)).join("-");
         const leftS = optedIn && this.limits.hours > 0 ? this.limits.hours * 3600 : null;
-        const choice: Choice = { id, optedIn, leftS, minRewardMicroPerKwh: 0, sent: false };
+        const choice: Choice = { id, optedIn, leftS, madeAtMs: this.parts.wallMs(), minRewardMicroPerKwh: 0, sent: false };
         this.contact.choose(choice);
         void this.keep("choice", choice);
         this.tick();
@@ -266,6 +269,7 @@ export class Agent {
     private drop(lost: boolean): void {
         const held = this.held;
         this.held = null;
+        this.workerStuck = ""; // it says no more of a unit that is gone
         this.parting = lost ? held : null;
         if (held !== null && held.run > 0) this.parts.trainer.post({ kind: "drop", run: held.run });
     }
@@ -311,6 +315,7 @@ export class Agent {
         } else {
             held.step = held.steps;
             held.executed = said.executed;
+            this.workerStuck = "";
             held.turn("finished", nowS);
             const { lease_id: leaseId, generation, unit } = held.order;
             const { update, metrics, digests } = said;
@@ -322,7 +327,7 @@ export class Agent {
     private onProgress(held: Held, said: Progress, nowS: number): void {
         const { phase, saved } = held;
         held.progress(said, nowS);
-        this.stuck = said.stuck;
+        this.workerStuck = said.stuck;
         this.count(nowS);
         if (held.phase !== phase || held.saved !== saved) this.contact.hurry(held.phase === "running" ? SOON_S : 0);
         if (this.effort.leaseId !== held.order.lease_id || nowS - this.storedAtS > 1) {
@@ -337,7 +342,7 @@ export class Agent {
         const held = this.held;
         const nowS = this.parts.now();
         this.returns.lost();
-        this.stuck = "";
+        this.workerStuck = "";
         if (held === null || held.phase === "finished" || held.phase === "refused") return;
         if (held.phase === "handing_over") {
             held.saved = true;
@@ -373,6 +378,11 @@ export class Agent {
         await this.keep("registerJ", energyJ);
         this.storedJ = energyJ;
         return { register_j: energyJ, age_s: (this.parts.now() - atS) * this.contact.speed, power_w: powerW, method: "estimated" };
+    }
+
+    /** Why the browser stores nothing, where it does not. */
+    get stuck(): string {
+        return this.workerStuck || this.homeStuck;
     }
 
     get energyJ(): number {
@@ -421,8 +431,9 @@ export class Agent {
     private async keep<K extends keyof Remembered>(key: K, value: Remembered[K]): Promise<void> {
         try {
             await this.parts.home.set(key, value);
+            this.homeStuck = "";
         } catch (error) {
-            this.stuck = error instanceof Error ? error.message : String(error);
+            this.homeStuck = error instanceof Error ? error.message : String(error);
         }
     }
 }

@@ -15,6 +15,8 @@ export interface ContactParts {
     clockSpeed: number;
     memoryBytes: number;
     now(): number;
+    /** Milliseconds of the wall clock, which goes on where no page is open. */
+    wallMs(): number;
     /** The sync as things stand, made at the moment it is sent. */
     compose(): Promise<Sync>;
     /** The daemon has acknowledged the owner's choice. */
@@ -92,10 +94,11 @@ export class Contact {
 
     // Speaking.
 
-    /** The owner has chosen: that holds from this moment, whatever the daemon knows. */
+    /** The owner has chosen: that holds from the moment it was made, daemon or no daemon, page or no page. */
     choose(choice: Choice): void {
         this.unsent = choice;
-        this.consentEndsS = choice.optedIn && choice.leftS !== null ? this.parts.now() + choice.leftS : null;
+        const goneS = Math.max(this.parts.wallMs() - (choice.madeAtMs ?? 0), 0) / 1000;
+        this.consentEndsS = choice.optedIn && choice.leftS !== null ? this.parts.now() + Math.max(choice.leftS - goneS, 0) : null;
     }
 
     /** The trainer's hardware class; nothing is said before it is known. */

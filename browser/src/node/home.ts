@@ -13,11 +13,13 @@ export interface Identity {
     clockSpeed: number;
 }
 
-/** The owner's choice as made here. `forS` is real seconds from when it was made, `leftS` what is left of them. */
+/** The owner's choice as made here at `madeAtMs` of this device's wall clock. `leftS`: how many real seconds it holds from then on. */
 export interface Choice {
     id: string;
     optedIn: boolean;
     leftS: number | null;
+    /** Missing in what an older page has stored: nobody knows when that was, so its time is over. */
+    madeAtMs?: number;
     minRewardMicroPerKwh: number;
     sent: boolean;
 }
