@@ -135,8 +135,11 @@ def _read_into(codec: Codec, tensors: Mapping[str, Array], name: str, start: int
     else:
         out[...] = _PAIRS.take(values[start // 2 : -(-stop // 2)], axis=0).reshape(-1)[: stop - start]
     scales = tensors[name + _SCALE][start // BLOCK : -(-stop // BLOCK)] * out.dtype.type(weight)
+    whole = len(out) // BLOCK
+    blocks, rest = out[: whole * BLOCK].reshape(whole, BLOCK), out[whole * BLOCK :]
     with np.errstate(invalid="ignore"):  # zero times an infinite scale is NaN, which is for the receiver to refuse
-        np.multiply(out, np.repeat(scales, BLOCK)[: stop - start], out=out)
+        np.multiply(blocks, scales[:whole, None], out=blocks)
+        np.multiply(rest, scales[whole:].repeat(len(rest)), out=rest)
 
 
 class EncodedUpdate:

@@ -1,16 +1,20 @@
 """Updates into the next version.
 
 The merge is elementwise and runs in one canonical order (sorted unit ids), so neither arrival order, nor batching, nor the size of its
-pieces changes a bit; numpy's elementwise arithmetic is IEEE exact, so neither does the machine. It reads all updates piece by piece
-from their files and writes the next version's file in place: about one model of memory, however many there are.
+pieces, nor how many threads share them changes a bit; numpy's elementwise arithmetic is IEEE exact, so neither does the machine. It
+reads all updates piece by piece from their files and writes the next version's file in place: about one model of memory, however many
+there are.
 
 Parameters take the outer step; buffers (running statistics) take the plain combined change, because momentum could make a
 variance negative; integer tensors take it rounded half to even; booleans stay.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +23,17 @@ from gridsched.core.method import Codec, Method
 from gridsched.core.work import Refusal
 from gridsched.train.codec import PIECE, EncodedUpdate, UpdateWriter
 from gridsched.train.outer import OuterState, advance
-from gridsched.train.robust import Weighted, combiner, piece_size
+from gridsched.train.robust import Combine, Weighted, combiner, piece_size
 from gridsched.train.tensors import Array, Layout, Source
 from gridsched.train.version import Version, read_version, wide
 
 __all__ = ["Merged", "check_update", "merge_version", "tensor_spec"]
+
+_Piece = tuple[str, int, int]
+"""A tensor's name, and from where to where in it, flattened."""
+_CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+_WORTH_THREADS = 1 << 22
+"""So many values of all updates; with fewer, threads take longer to start than they save."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +62,29 @@ def merge_version(base: Source, updates: Sequence[tuple[str, float, Source]], me
     step = UpdateWriter(_step_spec(version), method.down, exact=set(version.tensors) - set(parameters)) if lossy else None
     combine = combiner(method.merge, method.bad_share, ordered, parameters)
     data, made = version.next()
-    merge = _Merge(version=version, made=made, method=method, state=state, step=step)
-    size = piece_size(method.merge, len(ordered))
+    merge = _Merge(version=version, made=made, parameters=parameters, method=method, combine=combine, state=state, step=step)
+    values = sum(array.size for array in version.tensors.values())
+    threads = _CORES if values * len(ordered) >= _WORTH_THREADS else 1
+    size, pieces = piece_size(method.merge, len(ordered), values, threads=threads), list[_Piece]()
     for name, array in version.tensors.items():
         if array.dtype == np.bool_:
             made[name][...] = array
-            continue
-        delta, spare = np.empty((2, min(size, array.size)), wide(array.dtype))
-        for start in range(0, array.size, size):
-            stop = min(start + size, array.size)
-            combine(name, start, stop, delta[: stop - start], spare[: stop - start])
-            merge.piece(name, start, stop, delta[: stop - start], spare[: stop - start], stepped=name in parameters)
+        else:
+            pieces += [(name, start, min(start + size, array.size)) for start in range(0, array.size, size)]
+    _shared_out(merge.pieces, pieces, threads=threads)
     return Merged(version=data, outer=None if state.empty else state.data, step=step.data if step else None)
+
+
+def _shared_out(work: Callable[[Sequence[_Piece]], None], pieces: Sequence[_Piece], *, threads: int) -> None:
+    """``work`` on all ``pieces``, a run of neighbours for each thread: numpy lets go of the interpreter for as long as a piece takes."""
+    share = max(-(-len(pieces) // threads), 1)
+    shares = [pieces[start : start + share] for start in range(0, len(pieces), share)]
+    if len(shares) <= 1:
+        work(pieces)
+        return
+    with ThreadPoolExecutor(len(shares), thread_name_prefix="merge") as pool:
+        for done in [pool.submit(work, some) for some in shares]:
+            done.result()
 
 
 def _canonical(updates: Sequence[tuple[str, float, Source]]) -> Weighted:
@@ -101,11 +122,25 @@ class _Merge:
 
     version: Version
     made: Mapping[str, Array]
+    parameters: Collection[str]
     method: Method
+    combine: Combine
     state: OuterState
     step: UpdateWriter | None
 
-    def piece(self, name: str, start: int, stop: int, delta: Array, spare: Array, *, stepped: bool) -> None:
+    def pieces(self, pieces: Sequence[_Piece]) -> None:
+        """Make these pieces of the next version. Threads may do so side by side: no two pieces share a value that is written."""
+        longest = max((stop - start for _, start, stop in pieces), default=0)
+        room: dict[np.dtype[Any], Array] = {}
+        for name, start, stop in pieces:
+            dtype = wide(self.version.tensors[name].dtype)
+            if dtype not in room:
+                room[dtype] = np.empty((2, longest), dtype)
+            delta, spare = room[dtype][:, : stop - start]
+            self.combine(name, start, stop, delta, spare)
+            self._add(name, start, stop, delta, spare, stepped=name in self.parameters)
+
+    def _add(self, name: str, start: int, stop: int, delta: Array, spare: Array, *, stepped: bool) -> None:
         """Add one piece of the combined ``delta`` to the version, by way of the outer optimizer where ``stepped``."""
         before, after = (tensors[name].reshape(-1)[start:stop] for tensors in (self.version.tensors, self.made))
         if stepped:

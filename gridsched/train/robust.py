@@ -26,6 +26,8 @@ Combine = Callable[[str, int, int, Array, Array], None]
 
 # Values of all updates held at once by a rule that compares them.
 _ROWS = 1 << 17
+_SHARE, _LONGEST = 40, 16
+"""Of a model, a piece's share: a thread holds two. And how many times ``PIECE`` a piece is at the most."""
 
 
 def bad_units(share: float, count: int) -> int:
@@ -33,9 +35,16 @@ def bad_units(share: float, count: int) -> int:
     return min(math.ceil(round(share * count, 9)), (count - 1) // 2)
 
 
-def piece_size(rule: MergeRule, count: int) -> int:
-    """Values per piece: a multiple of ``BLOCK`` whatever the number of updates."""
-    return PIECE if rule is MergeRule.MEAN else max(min(PIECE, _ROWS // count) // BLOCK * BLOCK, BLOCK)
+def piece_size(rule: MergeRule, count: int, values: int = 0, *, threads: int = 1) -> int:
+    """Values per piece, for ``count`` updates to a model of ``values``: a multiple of ``BLOCK`` whatever the numbers.
+
+    Long pieces let threads go side by side: between two of them they wait for one another. What all hold of them stays within a
+    twentieth of the model, or where that is less, within a few hundred kilobytes.
+    """
+    if rule is MergeRule.MEAN:
+        return min(max(values // (_SHARE * threads) // PIECE, 1), _LONGEST) * PIECE
+    count *= threads
+    return max(min(PIECE, _ROWS // count) // BLOCK * BLOCK, BLOCK)
 
 
 def combiner(rule: MergeRule, bad_share: float, updates: Weighted, parameters: Collection[str]) -> Combine:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gridsched.core.errors import InvalidInput, UpdateRefused
 from gridsched.core.method import Codec, MergeRule, Method, OuterOptimizer
 from gridsched.core.work import Refusal
+from gridsched.train import merge
 from gridsched.train.codec import BLOCK, encode
 from gridsched.train.merge import Merged, check_update, merge_version, tensor_spec
 from gridsched.train.tensors import Array, Source, open_tensors, tensors_to_bytes, version_digest
@@ -302,6 +303,34 @@ def test_a_step_to_another_model_is_refused() -> None:
     assert made.step is not None
     with pytest.raises(InvalidInput, match="does not fit"):
         advanced(version(), [made.step])
+
+
+@pytest.mark.parametrize("rule", [MergeRule.MEAN, MergeRule.NORM_BOUND, MergeRule.TRIMMED_MEAN])
+@pytest.mark.parametrize("codec", [Codec.RAW, Codec.INT8, Codec.INT4])
+def test_threads_change_no_bit(rule: MergeRule, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = replace(FEDAVG, merge=rule, codec=codec, down=codec, outer=OuterOptimizer(name="nesterov", lr=0.7, momentum=0.9))
+    made = {}
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(merge, "_WORTH_THREADS", 0)
+        monkeypatch.setattr(merge, "_CORES", threads)
+        monkeypatch.setattr(merge, "piece_size", lambda *_, **__: BLOCK)  # many pieces, so that each thread has some
+        once = merged(method, count=5)
+        made[threads] = [bytes(part) for part in (once.version, once.outer, once.step) if part is not None]
+    assert len(made[1]) == 2 + (codec is not Codec.RAW)
+    assert made[1] == made[2] == made[5]
+
+
+def test_an_error_in_a_thread_is_the_merges_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_WORTH_THREADS", 0)
+    monkeypatch.setattr(merge, "_CORES", 2)
+    monkeypatch.setattr(merge, "piece_size", lambda *_, **__: BLOCK)
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(merge, "advance", broken)
+    with pytest.raises(MemoryError, match="no room"):
+        merged(FEDAVG)
 
 
 # Bounds.
