@@ -17,7 +17,7 @@ import msgspec
 
 from gridsched import config
 from gridsched.clock import SystemClock
-from gridsched.core.errors import BlobCorrupt, ConfigError, GridschedError, InvalidInput, NotFound
+from gridsched.core.errors import GridschedError, OtherRelease
 from gridsched.core.job import kind_of_runtime
 from gridsched.core.work import UnitKind, UnitState
 from gridsched.flow.audit import LONGEST_ACROSS, answer_of
@@ -68,8 +68,11 @@ def audit_site(folder: Path, unit_id: str, *, runtime: str = "", on_step: Step =
 
 
 def audit_at(operator: Operator, unit_id: str, *, runtime: str = "", on_step: Step = lambda *_: None) -> Audited:
-    """`audit` of a daemon's unit, whose files are fetched for the time it takes."""
-    case = msgspec.convert(operator.get(f"/v1/units/{unit_id}"), Case)
+    """`audit` of a daemon's unit, whose files are fetched for the time it takes. Raises as `Operator`, and `OtherRelease`."""
+    try:
+        case = msgspec.convert(operator.get(f"/v1/units/{unit_id}"), Case)
+    except msgspec.ValidationError as error:
+        raise OtherRelease(f"{operator.url} describes unit {unit_id} in another way ({error}); use the daemon's release here") from error
     with tempfile.TemporaryDirectory(prefix="gridsched-audit-") as folder:
 
         def fetch(digest: str) -> Path:
@@ -95,7 +98,7 @@ def audit(case: Case, fetch: Fetch, *, runtime: str = "", on_step: Step = lambda
         while not unit.done:
             unit.step()
             on_step(unit.position, case.spec.steps)
-    except (NotFound, BlobCorrupt, ConfigError, InvalidInput) as error:
+    except GridschedError as error:
         return Audited(unit_id=unit_id, outcome=Outcome.CANNOT, detail=f"it cannot be computed again: {error}")
     exact = case.classes == (chosen.hardware_class,)
     outcome, detail = _same_bits(case, unit) if exact else _nearly(case, unit, chosen.hardware_class, fetch)

@@ -1,5 +1,7 @@
 """``gridsched audit``: an accepted unit computed once more, by anybody who may read it."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +9,9 @@ import typer
 from rich.progress import Progress
 
 from gridsched import config
-from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out, told
+from gridsched.cli.base import SiteOption, TokenOption, UrlOption, err, out, told
+from gridsched.core.errors import GridschedError
+from gridsched.remote import connect
 
 __all__ = ["audit"]
 
@@ -22,18 +26,18 @@ def audit(
     """Compute an accepted unit again from its version, program and samples, and compare the result bit for bit.
 
     Over a site's folder no daemon need run; with --url it is a daemon's unit. Ends with 0 where the result is the same,
-    1 where it differs, 2 where nobody can say from here.
+    1 where it differs, 2 where nobody can say from here or nothing could be compared.
     """
     from gridsched import auditor
 
-    with told(), Progress(console=out, transient=True) as progress:
+    with told(), _undecided(), Progress(console=out, transient=True) as progress:
         bar = progress.add_task(f"computing {unit}", total=None)
 
         def on_step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
 
         if url or config.client().url:
-            with daemon_at(site, url, token) as daemon:
+            with closing(connect(url=url, token=token, site=site)) as daemon:
                 found = auditor.audit_at(daemon, unit, runtime=runtime, on_step=on_step)
         else:
             found = auditor.audit_site(site or config.client().site or Path(), unit, runtime=runtime, on_step=on_step)
@@ -45,3 +49,13 @@ def audit(
         f"{found.unit_id} {'DIFFERS' if wrong else 'cannot be judged here'}: {found.detail}", style="red", markup=False, soft_wrap=True
     )
     raise typer.Exit(1 if wrong else 2)
+
+
+@contextmanager
+def _undecided() -> Iterator[None]:
+    """An error on the way is no word on the unit: it has the exit code of one that cannot be judged, not of one that differs."""
+    try:
+        yield
+    except GridschedError as error:
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 from gridsched import auditor
 from gridsched.auditor import Outcome, audit
 from gridsched.cli import app
+from gridsched.core.errors import OutOfMemory
 from gridsched.core.method import Method
 from gridsched.core.settings import Web
 from gridsched.core.work import UnitSpec, UnitState
@@ -128,9 +130,49 @@ def test_where_files_are_gone_nobody_can_say_and_the_reason_is_told(house: Node)
     found = house.audited()
     assert found.exit_code == 2, found.output
     assert "cannot be judged here: it cannot be computed again" in found.output
-    missing = CliRunner().invoke(app, ["audit", "j.r9.u9", "--url", house.url, "--token", "viewer"])
-    assert missing.exit_code == 1
-    assert "there is no unit j.r9.u9" in missing.output
+
+
+@pytest.mark.parametrize(
+    ("unit", "token", "says"),
+    [("j.r9.u9", "viewer", "there is no unit j.r9.u9"), (UNIT, "nobody", "this token is not valid here")],
+    ids=["unknown unit", "wrong token"],
+)
+def test_where_the_daemon_gives_no_unit_nothing_is_said_to_differ(house: Node, unit: str, token: str, says: str) -> None:
+    found = CliRunner().invoke(app, ["audit", unit, "--url", house.url, "--token", token])
+    assert found.exit_code == 2, found.output
+    assert says in found.output
+
+
+def test_where_no_daemon_answers_nothing_is_said_to_differ() -> None:
+    with socket.socket() as taken:  # bound, and listening to nobody
+        taken.bind(("127.0.0.1", 0))
+        found = CliRunner().invoke(app, ["audit", UNIT, "--url", f"http://127.0.0.1:{taken.getsockname()[1]}", "--token", "viewer"])
+    assert found.exit_code == 2, found.output
+    assert "does not answer" in found.output
+
+
+def test_a_site_that_is_none_and_a_daemon_of_another_release_are_no_word_on_the_unit(
+    house: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = CliRunner().invoke(app, ["audit", UNIT, "--site", str(tmp_path / "nowhere")])
+    assert found.exit_code == 2, found.output
+    monkeypatch.setattr("gridsched.remote.Operator.get", lambda *_: {"unit": UNIT})
+    other = house.audited()
+    assert other.exit_code == 2, other.output
+    assert "use the daemon's release here" in other.output
+
+
+def test_a_unit_that_does_not_fit_into_this_machine_cannot_be_judged_here(house: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.begin()
+    house.hand_in(house.compute())
+
+    def full(*_: object) -> float:
+        raise OutOfMemory("the step needs 5 GiB and this machine has 4")
+
+    monkeypatch.setattr(WasmRuntime, "train_step", full)
+    found = house.audited()
+    assert found.exit_code == 2, found.output
+    assert "it cannot be computed again: the step needs 5 GiB" in found.output
 
 
 def test_a_unit_that_is_not_accepted_or_whose_data_stayed_at_home_is_not_computed(house: Node) -> None:
