@@ -22,11 +22,13 @@ _WELL_ENDED = (LeaseState.RELEASED, LeaseState.HANDED_OVER)
 
 
 def reserve(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
-    """Set aside the most this lease can earn. Doing it twice reserves once."""
+    """Set aside the most this lease can earn. Doing it twice reserves once, though another release would set aside another amount."""
+    if _held(tx, lease) is not None:
+        return []
     record(
         tx,
         Transfer(
-            transfer_id=f"{lease.lease_id}.reserve",
+            transfer_id=f"{lease.lease_id}.{TransferKind.RESERVE}",
             kind=TransferKind.RESERVE,
             debit=OPERATOR,
             credit=node_account(lease.node_id),
@@ -67,9 +69,9 @@ def settle_outrun(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
 
 def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> tuple[Lease, list[Fact]]:
     assert not lease.live, f"lease {lease.lease_id} of a closed unit is still {lease.state}"
-    held = tx.get(Transfer, f"{lease.lease_id}.reserve")
+    held = _held(tx, lease)
     lease = replace(lease, settled=True, carried_micro=_remember_node(tx, lease))
-    due = due_micro(lease)
+    due = _payable_micro(lease, held)
     tx.put(lease)
     if held is not None:
         kind = TransferKind.POST if due else TransferKind.VOID
@@ -99,6 +101,16 @@ def _settle_lease(tx: Tx, now: datetime, lease: Lease) -> tuple[Lease, list[Fact
             energy_j=paid_energy_j(lease),
         )
     ]
+
+
+def _held(tx: Tx, lease: Lease) -> Transfer | None:
+    """What was set aside for a lease; nothing where it was never granted."""
+    return tx.get(Transfer, f"{lease.lease_id}.{TransferKind.RESERVE}")
+
+
+def _payable_micro(lease: Lease, held: Transfer | None) -> int:
+    """What a lease is owed, within what was set aside for it: an earlier release may have set aside less."""
+    return 0 if held is None else min(due_micro(lease), held.amount_micro)
 
 
 def _charge_bonus(tx: Tx, lease: Lease) -> None:
@@ -139,7 +151,7 @@ def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease],
             useful_j=epoch.useful_j + split["useful"],
             wasted_j=epoch.wasted_j + split["wasted"],
             idle_j=epoch.idle_j + split["idle"],
-            reward_micro=epoch.reward_micro + sum(due_micro(lease) for lease in leases),
+            reward_micro=epoch.reward_micro + sum(_payable_micro(lease, _held(tx, lease)) for lease in leases),
             cost_micro=epoch.cost_micro + cost,
             units=epoch.units + units,
         )

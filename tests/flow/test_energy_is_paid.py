@@ -12,9 +12,11 @@ from gridsched.core.fleet import Presence
 from gridsched.core.lease import Lease, LeaseState
 from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.core.meter import MeterReading
+from gridsched.core.reward import most_micro
+from gridsched.core.round import Epoch
 from gridsched.core.units import micro_from_rate
 from gridsched.core.zone import ZoneState
-from gridsched.flow import admit, assign, collect
+from gridsched.flow import admit, assign, collect, settle
 from gridsched.flow.collect import Checked
 from gridsched.wire import ConsentChoice, LeaseReport, MeterReport, Sync, UpdateNotice
 from tests.flow.conftest import B, House, of
@@ -191,3 +193,40 @@ def test_after_the_clock_was_set_back_a_register_is_believed_again(house: House)
     house.clock.advance(timedelta(seconds=60))
     house.sync(register_j=5000.0)
     assert house.held().energy_j == 5000.0
+
+
+def reserves_less(monkeypatch: pytest.MonkeyPatch, *, by: int) -> None:
+    """The release before this one: it sets aside less."""
+    monkeypatch.setattr(settle, "most_micro", lambda lease: most_micro(lease) - by)
+
+
+def test_a_lease_that_was_paused_over_an_upgrade_goes_on_and_holds_up_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.job()
+    with monkeypatch.context() as before:
+        reserves_less(before, by=1)
+        house.working()
+        house.do(partial(admit.pause_zone, zone="de-lu", paused=True))
+        house.clock.advance(timedelta(seconds=20))
+        house.tick()
+    house.join("other")
+    house.do(partial(admit.pause_zone, zone="de-lu", paused=False))
+    house.clock.advance(timedelta(seconds=20))
+    assert of(house.tick()[1], LeaseResumed)
+    assert house.held("other").state is LeaseState.OFFERED
+    assert len(house.rows(Transfer)) == 1
+
+
+def test_no_more_is_paid_and_booked_than_was_set_aside(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.job()
+    house.join()
+    house.surplus(1000)
+    house.tick()
+    with monkeypatch.context() as before:
+        reserves_less(before, by=most_micro(house.held()) - 500)
+        house.sync(register_j=0.0)
+    house.clock.advance(timedelta(seconds=60))
+    _, facts = house.do(
+        partial(collect.update, node_id="pc", message=notice(house.held(), register_j=1400.0), checked=GOOD, rules=house.rules)
+    )
+    assert [fact.amount_micro for fact in of(facts, RewardPosted)] == [500]
+    assert [epoch.reward_micro for epoch in house.rows(Epoch)] == [500]
