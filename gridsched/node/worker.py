@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,7 @@ __all__ = ["Ended", "Worker", "main"]
 
 _TELL_EVERY_S = 0.1
 _RETRY_S = 1.0
+_SAY_AGAIN_S = 10.0
 
 
 class Ended(Exception):
@@ -69,7 +71,7 @@ class Worker:
         self._save = save
         self._write = write
         self._warm: tuple[str, Runtime] | None = None
-        self._dataset: tuple[str, Dataset] | None = None
+        self._dataset: tuple[tuple[str, str], Dataset] | None = None
         self._run = 0
 
     def work(self) -> None:
@@ -117,10 +119,10 @@ class Worker:
             raise Ended
         saver.now(unit.save())
         self._tell(self._progress(unit, saver, pace, paused=True))
-        while not self._mail.wait(_RETRY_S if saver.stuck else 60.0, lambda: self._gate.open or self._mail.ended(self._run)):
+        while not self._mail.wait(_RETRY_S if saver.stuck else _SAY_AGAIN_S, lambda: self._gate.open or self._mail.ended(self._run)):
             if saver.stuck:
                 saver.now(unit.save())
-                self._tell(self._progress(unit, saver, pace, paused=True))
+            self._tell(self._progress(unit, saver, pace, paused=True))
         if self._mail.ended(self._run):
             raise Ended
         self._tell(self._progress(unit, saver, pace))
@@ -176,21 +178,19 @@ class Worker:
         return self._warm[1]
 
     def _samples(self, digest: str, *, local: str = "") -> Dataset:
+        """The unit's samples. Those of the owner's own data ``local`` lie here or nowhere: the daemon is not asked for them."""
         if local and self._home.local.path(digest) is None:
             raise DatasetError(f"data {local!r} is not on this node any more; the unit cannot be done here")
-        if self._dataset is None or self._dataset[0] != digest:
-            manifest = DatasetManifest.from_bytes(self._blob(digest).read_bytes())
-            self._dataset = (digest, Dataset(manifest, self._blob))
+        if self._dataset is None or self._dataset[0] != (digest, local):
+            get = partial(self._own, local) if local else self._blob
+            self._dataset = ((digest, local), Dataset(DatasetManifest.from_bytes(get(digest).read_bytes()), get))
         return self._dataset[1]
 
     def _blob(self, digest: str) -> Path:
         """A verified file of the cache; one that has rotted there is fetched anew."""
-        mine = self._home.local.path(digest)
-        if mine is not None:
-            return self._own(mine, digest)
         path = self._home.blobs / digest
         for _ in range(2):
-            if not path.exists():
+            if not path.exists() and not self._mail.ended(self._run):
                 self._tell(Need(digest=digest))
                 self._mail.wait(None, lambda: path.exists() or self._mail.ended(self._run))
             if self._mail.ended(self._run):
@@ -200,10 +200,12 @@ class Worker:
             path.unlink(missing_ok=True)
         raise BlobCorrupt(f"blob {digest[:12]} is damaged on this disk each time it is written; check the disk")
 
-    def _own(self, path: Path, digest: str) -> Path:
-        """A file of a dataset that is the owner's own: nobody else has it."""
+    def _own(self, name: str, digest: str) -> Path:
+        """A file of the owner's own data ``name``: nobody else has it."""
+        path = self._home.local.path(digest)
+        if path is None:
+            raise DatasetError(f"file {digest[:12]} of data {name!r} is not on this node any more; add it again (gridsched node data)")
         if file_digest(path) != digest:
-            name = path.parent.name
             raise BlobCorrupt(f"{path} has changed since data {name!r} was added; remove and add it again (gridsched node data)")
         return path
 

@@ -302,6 +302,33 @@ def test_own_data_that_was_removed_or_changed_on_disk_refuses_the_unit_by_name(c
     assert "data 'steps' is not on this node any more" in failed.detail  # type: ignore[union-attr]
 
 
+def test_a_shard_of_own_data_that_has_gone_is_named_and_asked_of_nobody(child: Child, home: Home, spec: UnitSpec) -> None:
+    own = home.local.add("steps", samples())
+    shard = next(path for path in (home.local.folder / "steps").iterdir() if path.name not in (own.digest, "dataset.json"))
+    shard.unlink()
+    child.train(replace(spec, dataset=own.digest, local="steps"))
+    said = child.hear(lambda event: isinstance(event, Failed | Need))
+    assert isinstance(said, Failed), said
+    assert said.detail.startswith("DatasetError")
+    assert f"file {shard.name[:12]} of data 'steps' is not on this node any more; add it again" in said.detail
+
+
+def test_own_data_is_read_only_by_a_unit_that_names_it(child: Child, home: Home, spec: UnitSpec) -> None:
+    own = home.local.add("steps", samples())
+    child.train(replace(spec, dataset=own.digest))
+    need = child.hear(lambda event: isinstance(event, Need | Done))
+    assert isinstance(need, Need), need
+    assert need.digest == own.digest
+
+
+def test_a_child_at_rest_says_so_again_and_again(child: Child, spec: UnitSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridsched.node.worker._SAY_AGAIN_S", 0.01)
+    child.at_step[3] = child.gate.shut
+    child.train(spec)
+    first, again = child.paused(), child.paused()
+    assert (first.step, again.step, again.saved_step) == (3, 3, 3)
+
+
 def test_an_evaluation_brings_its_figures_and_no_update(child: Child, spec: UnitSpec) -> None:
     child.train(replace(spec, unit_id="job.e0", kind=UnitKind.EVALUATE))
     done = child.done()
