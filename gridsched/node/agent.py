@@ -9,18 +9,18 @@ import logging
 import queue
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from gridsched.core.errors import GridschedError
 from gridsched.node.cache import BlobCache
-from gridsched.node.channel import backoff_s
 from gridsched.node.contact import Contact, real_seconds
 from gridsched.node.decide import Action, Local, Move, Phase, next_action
 from gridsched.node.device import Device
 from gridsched.node.finished import FinishedUnits
 from gridsched.node.held import Held
 from gridsched.node.limits import DeviceSample, sample_device
-from gridsched.node.line import Line
+from gridsched.node.line import Lines
 from gridsched.node.memory import Memory
 from gridsched.node.metering import Metering
 from gridsched.node.pipe import Event, Failed, Need, Progress, Ready
@@ -33,27 +33,17 @@ from gridsched.node.trainer import Trainer
 from gridsched.ports import Meter
 from gridsched.wire import Order, Orders, Sync
 
-__all__ = ["Agent", "Lines"]
+__all__ = ["Agent"]
 
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.1
 _STATUS_S = 0.5
-_DEATHS = 5
 _OBSTINATE_S = 30.0
 _LEAVE_S = 5.0
 _SHORTEST_SAVE_S = 0.2
 _SOON_S = 0.25  # that a unit has begun may wait for its end to be told with it; that one has stopped may not
 _REMEMBERED = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
-    """``talk`` carries all reports in order; ``send`` and ``fetch`` carry blobs, which may take long."""
-
-    talk: Line
-    send: Line
-    fetch: Line
 
 
 class Agent:
@@ -93,7 +83,11 @@ class Agent:
             home, self.contact, self._lines.talk, self._lines.send, meter=self._metering.reporter, over=self._on_over, monotonic=monotonic
         )
         self._supply = Supply(
-            BlobCache(home.blobs, limit_bytes=settings.cache_bytes), self._lines.fetch, got=self._trainer.fetched, stuck=self._note_stuck
+            BlobCache(home.blobs, limit_bytes=settings.cache_bytes),
+            self._lines.fetch,
+            got=self._trainer.fetched,
+            lost=self._on_lost,
+            stuck=self._note_stuck,
         )
         self._held: Held | None = None
         self._parting: Held | None = None
@@ -117,8 +111,7 @@ class Agent:
                 self._listen(_TURN_S)
         finally:
             self._trainer.quit(within_s=10.0)
-            for line in (self._lines.talk, self._lines.send, self._lines.fetch):
-                line.close()
+            self._lines.close()
             self._show(Phase.NONE, "stopped")
         if self.contact.fatal is not None:
             raise self.contact.fatal
@@ -185,13 +178,9 @@ class Agent:
             # Finished by an agent before this one; the lease is kept alive until the daemon has answered.
             steps = orders.order.unit.steps
             self._held = Held(order=orders.order, run=0, phase=Phase.FINISHED, since_s=self._monotonic(), step=steps, executed_before=steps)
-        if self._held is not None and self._same(orders.order):
+        if self._held is not None and self._held.is_of(orders.order.lease_id, orders.order.generation):
             self._held.order = orders.order
         return orders.order
-
-    def _same(self, order: Order) -> bool:
-        assert self._held is not None
-        return (order.lease_id, order.generation) == (self._held.order.lease_id, self._held.order.generation)
 
     def _phase(self, order: Order | None) -> Phase:
         if self._held is not None:
@@ -242,7 +231,8 @@ class Agent:
             self._trainer.quit()
             self._must().turn(Phase.SHELVED, now_s)
         elif action.move is Move.PAUSE:
-            self._hold(action.reason)
+            self._must().rest(action.reason)
+            self._trainer.hold()
         else:
             assert order is not None
             self._move_to(action, order, now_s)
@@ -252,8 +242,7 @@ class Agent:
         if action.move is Move.START:
             self._start(order, now_s)
         elif action.move is Move.GO_ON:
-            held = self._must()
-            held.may_go_on, held.saved = True, False
+            self._must().go_on()
             self._trainer.let(self._share(order))
         elif action.move is Move.ADOPT:
             self._must().adopt(order)
@@ -263,11 +252,6 @@ class Agent:
     def _must(self) -> Held:
         assert self._held is not None
         return self._held
-
-    def _hold(self, reason: str) -> None:
-        held = self._must()
-        held.may_go_on, held.reason = False, reason
-        self._trainer.hold()
 
     def _start(self, order: Order, now_s: float) -> None:
         self._runs += 1
@@ -307,16 +291,17 @@ class Agent:
         """``lost``: the daemon has taken the lease back, and may not know of all that was done under it."""
         held, self._held, self._parting = self._held, None, self._held if lost else None
         self._idle_since_s = now_s
+        self._supply.forget()
         if held is not None:
             self._trainer.drop(held.run)
+            self._note_stuck("child", "")
 
     def _on_over(self, lease_id: str, generation: int, refused: bool) -> None:
         """The daemon has closed this lease; orders that were on their way when it did are stale."""
         self._over = [*self._over[-_REMEMBERED:], (lease_id, generation)]
         if self._leaving_s is not None:
             self._leaving_s = self._monotonic()  # the daemon may offer more; this node is gone
-        held = self._held
-        if held is not None and (held.order.lease_id, held.order.generation) == (lease_id, generation):
+        if self._held is not None and self._held.is_of(lease_id, generation):
             self._drop(self._monotonic(), lost=refused)
 
     def _watch_child(self, now_s: float) -> None:
@@ -336,21 +321,36 @@ class Agent:
         if isinstance(event, Ready):
             self.contact.trains_with(event.runtime)
         elif isinstance(event, Need):
-            self._supply.order(event.digest)
+            if held is not None:
+                self._supply.order(event.digest)
         elif held is None or event.run != held.run:
             return
         elif isinstance(event, Progress):
-            before = held.phase, held.saved
-            held.progress(event, now_s)
-            self._note_stuck("child", event.stuck)
-            self._home.set_effort(held.order.lease_id, held.steps_executed)
-            if (held.phase, held.saved) != before:
-                self.contact.hurry(within_s=_SOON_S if held.phase is Phase.RUNNING else 0.0)
-        elif isinstance(event, Failed):
-            self._refuse(held, event.detail, now_s)
+            self._on_progress(event, held, now_s)
         else:
-            held.done(event, now_s)
-            self._finished.add(event, held)
+            self._note_stuck("child", "")  # it has written what there was, or never will
+            if isinstance(event, Failed):
+                self._refuse(held, event.detail, now_s)
+            else:
+                held.done(event, now_s)
+                self._finished.add(event, held)
+
+    def _on_progress(self, event: Progress, held: Held, now_s: float) -> None:
+        before = held.phase, held.saved
+        held.progress(event, now_s)
+        self._note_stuck("child", event.stuck)
+        self._home.set_effort(held.order.lease_id, held.steps_executed)
+        if held.phase is Phase.PAUSED and held.may_go_on and not event.stuck:
+            self._trainer.let(self._share(held.order))  # it rests though nobody asked it to
+        if (held.phase, held.saved) != before:
+            self.contact.hurry(within_s=_SOON_S if held.phase is Phase.RUNNING else 0.0)
+
+    def _on_lost(self, digest: str, error: GridschedError) -> None:
+        """The child waits for a blob that this node can never have."""
+        held = self._held
+        if held is not None and held.phase in (Phase.STARTING, Phase.RUNNING, Phase.PAUSED):
+            self._trainer.drop(held.run)
+            self._refuse(held, f"{type(error).__name__}: blob {digest[:12]} cannot be had: {error}", self._monotonic())
 
     def _refuse(self, held: Held, why: str, now_s: float) -> None:
         log.error("unit %s cannot be run here: %s", held.order.unit.unit_id, why, extra={"action": "unit_refused"})
@@ -367,10 +367,7 @@ class Agent:
         if held.phase is Phase.HANDING_OVER:
             held.saved = True
             return
-        held.deaths += 1
-        held.may_go_on = False
-        held.not_before_s = now_s + (backoff_s(held.deaths - 2) if held.deaths > 1 else 0.0)
-        held.turn(Phase.REFUSED if held.deaths >= _DEATHS else Phase.SHELVED, now_s, f"the training process {words}")
+        held.died(now_s, f"the training process {words}")
         self.contact.hurry()
 
     # Telling.

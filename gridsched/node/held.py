@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from gridsched.node.channel import backoff_s
 from gridsched.node.decide import Phase
 from gridsched.node.pipe import Done, Progress, Train
 from gridsched.wire import LeaseReport, Order
 
 __all__ = ["Held"]
+
+_DEATHS = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +45,10 @@ class Held:
         """Steps run under this lease, repeated ones too."""
         return self.executed_before + self.executed
 
+    def is_of(self, lease_id: str, generation: int) -> bool:
+        """Whether this is that lease, in that generation."""
+        return (self.order.lease_id, self.order.generation) == (lease_id, generation)
+
     def turn(self, phase: Phase, now_s: float, reason: str = "") -> None:
         """Be in ``phase`` from ``now_s`` on."""
         if phase is not self.phase:
@@ -62,6 +69,21 @@ class Held:
         """The unit is finished."""
         self.step, self.executed = self.order.unit.steps, event.executed
         self.turn(Phase.FINISHED, now_s)
+
+    def rest(self, reason: str) -> None:
+        """The child is told to rest."""
+        self.may_go_on, self.reason = False, reason
+
+    def go_on(self) -> None:
+        """The child is told to go on; what it does from now on is not saved yet."""
+        self.may_go_on, self.saved = True, False
+
+    def died(self, now_s: float, words: str) -> None:
+        """The child died unasked: another begins, at once the first time and then later each time, and none in the end."""
+        self.deaths += 1
+        self.may_go_on = False
+        self.not_before_s = now_s + (backoff_s(self.deaths - 2) if self.deaths > 1 else 0.0)
+        self.turn(Phase.REFUSED if self.deaths >= _DEATHS else Phase.SHELVED, now_s, words)
 
     def new_run(self, run: int, now_s: float) -> None:
         """A run begins anew, after the memory was freed or the child died."""

@@ -3,12 +3,13 @@
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from gridsched.core.errors import GridschedError
 from gridsched.node.client import Client
 
-__all__ = ["Line", "ThreadLine"]
+__all__ = ["Line", "Lines", "ThreadLine"]
 
 T = TypeVar("T")
 Call = Callable[[], None]
@@ -24,6 +25,20 @@ class Line(Protocol):
     def close(self) -> None:
         """No more calls."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """``talk`` carries all reports in order; ``send`` and ``fetch`` carry blobs, which may take long."""
+
+    talk: Line
+    send: Line
+    fetch: Line
+
+    def close(self) -> None:
+        """No more calls on any."""
+        for line in (self.talk, self.send, self.fetch):
+            line.close()
 
 
 class ThreadLine:

@@ -15,11 +15,11 @@ from pathlib import Path
 from gridsched.clock import SystemClock
 from gridsched.config import environment_with
 from gridsched.core.errors import Busy, ConfigError, GridschedError, MessageError, Unreachable
-from gridsched.node.agent import Agent, Lines
+from gridsched.node.agent import Agent
 from gridsched.node.channel import Channel
 from gridsched.node.client import Client
 from gridsched.node.contact import choice_message
-from gridsched.node.line import ThreadLine
+from gridsched.node.line import Lines, ThreadLine
 from gridsched.node.memory import Memory
 from gridsched.node.pipe import Gate, Ready, event
 from gridsched.node.register import load_meter

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from gridsched.core.errors import GridschedError, StorageFull
+from gridsched.core.errors import Forbidden, GridschedError, NotFound, StorageFull, TooLarge
 from gridsched.node.cache import BlobCache, Steps
 from gridsched.node.channel import backoff_s
 from gridsched.node.line import Line
@@ -13,14 +13,28 @@ __all__ = ["Supply"]
 
 log = logging.getLogger(__name__)
 
+_NEVER = (Forbidden, NotFound, TooLarge)
+
 
 class Supply:
-    """``got`` is told of each blob that was asked for and lies in the cache; ``stuck`` of a full disk, and of its end."""
+    """``got`` is told of each blob that was asked for and lies in the cache; ``stuck`` of a full disk, and of its end.
 
-    def __init__(self, cache: BlobCache, line: Line, *, got: Callable[[str], None], stuck: Callable[[str, str], None]) -> None:
+    ``lost`` is told of each that was asked for and can never be had here, and of the daemon's reason.
+    """
+
+    def __init__(
+        self,
+        cache: BlobCache,
+        line: Line,
+        *,
+        got: Callable[[str], None],
+        lost: Callable[[str, GridschedError], None],
+        stuck: Callable[[str, str], None],
+    ) -> None:
         self._cache = cache
         self._line = line
         self._got = got
+        self._lost = lost
         self._stuck = stuck
         self._wanted: list[str] = []
         self._asked: set[str] = set()
@@ -45,6 +59,13 @@ class Supply:
         if digest not in self._wanted:
             self._wanted.append(digest)
 
+    def forget(self) -> None:
+        """The run is over that all of it was for."""
+        self._wanted.clear()
+        self._asked.clear()
+        self._foreseen = ""
+        self._stuck("cache", "")
+
     def turn(self, now_s: float) -> None:
         """Fetch the next one, when none is under way."""
         if self._wait:
@@ -58,17 +79,34 @@ class Supply:
 
         def fetched(_: Path) -> None:
             self._busy, self._failures = False, 0
-            self._wanted.remove(digest)
-            self._stuck("cache", "")
-            if digest in self._asked:
-                self._asked.remove(digest)
+            if self._done_with(digest):
                 self._got(digest)
 
         def failed(error: GridschedError) -> None:
-            self._busy, self._wait = False, True
-            if isinstance(error, StorageFull):
-                self._stuck("cache", str(error))
-            elif not self._failures:
-                log.warning("a download failed: %s", error, extra={"action": "download_failed"})
+            self._busy = False
+            if isinstance(error, _NEVER):
+                if self._done_with(digest):
+                    self._lost(digest, error)
+            elif digest in self._wanted:
+                self._put_off(digest, error)
 
         self._line.call(lambda client: self._cache.fetch(digest, client, steps=steps), fetched, failed)
+
+    def _done_with(self, digest: str) -> bool:
+        """Whether somebody waits for it."""
+        asked = digest in self._asked
+        self._asked.discard(digest)
+        if digest in self._wanted:
+            self._wanted.remove(digest)
+        self._stuck("cache", "")
+        return asked
+
+    def _put_off(self, digest: str, error: GridschedError) -> None:
+        """Later, and after the others: what this one lacks they may not."""
+        self._wait = True
+        self._wanted.remove(digest)
+        self._wanted.append(digest)
+        if isinstance(error, StorageFull):
+            self._stuck("cache", str(error))
+        elif not self._failures:
+            log.warning("a download failed: %s", error, extra={"action": "download_failed"})

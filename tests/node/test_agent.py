@@ -15,12 +15,13 @@ from gridsched.clock import SystemClock
 from gridsched.core.errors import Busy, DuplicateIdentity, GridschedError, LeaseLost, StorageFull, Unauthorized, UpdateRefused
 from gridsched.core.fleet import DeviceState
 from gridsched.core.work import UnitSpec
-from gridsched.node.agent import Agent, Lines
+from gridsched.node.agent import Agent
 from gridsched.node.client import Client
 from gridsched.node.decide import Phase
 from gridsched.node.files import write_durable
 from gridsched.node.limits import DeviceSample
-from gridsched.node.pipe import Done, Event, Need, Progress, Ready, Train
+from gridsched.node.line import Lines
+from gridsched.node.pipe import Done, Event, Failed, Need, Progress, Ready, Train
 from gridsched.node.settings import NodeSettings, read_settings
 from gridsched.node.start import Told, choose
 from gridsched.node.state import Choice, Home, Status
@@ -514,6 +515,46 @@ def test_a_full_disk_pauses_and_is_told_until_there_is_room(working: Bench, daem
     assert working.straw.told == ["train", "hold", "let"]
 
 
+@pytest.mark.parametrize("way", ["dropped", "finished", "failed", "died"])
+def test_a_full_disk_is_forgotten_with_the_run_that_met_it(working: Bench, daemon: FakeDaemon, spec: UnitSpec, way: str) -> None:
+    working.straw.at(4, paused=True, stuck="no room left")
+    working.turn(1.0)
+    assert daemon.of(wire.Sync)[-1].device == DeviceState.DISK_FULL
+    if way == "dropped":
+        daemon.order = None
+    elif way == "finished":
+        working.finish(spec)
+    elif way == "failed":
+        working.straw.say(Failed(run=working.straw.run, detail="DatasetError"))
+    else:
+        working.straw.die()
+    working.turn(1.0)
+    assert daemon.of(wire.Sync)[-1].device == DeviceState.FREE
+    daemon.order = order(replace(spec, unit_id="job.r0.u1"))
+    working.turn(1.0)
+    assert working.phase() is Phase.STARTING
+
+
+def test_a_middle_that_could_not_be_saved_stays_in_memory_however_long_the_disk_is_full(working: Bench) -> None:
+    working.straw.at(4, stuck="no room left")
+    working.turn()
+    working.straw.at(4, paused=True, stuck="no room left")
+    working.turn(9000.0)
+    assert working.straw.told == ["train", "hold"]
+    working.straw.at(4, paused=True, saved=4)
+    working.turn(1.0)
+    assert working.straw.told == ["train", "hold", "let"]
+
+
+def test_a_child_that_rests_though_nobody_asked_it_to_is_let_go_on(working: Bench) -> None:
+    working.straw.at(4, paused=True, saved=4)
+    working.turn()
+    assert working.straw.told == ["train", "let"]
+    working.straw.at(5)
+    working.turn()
+    assert (working.straw.told, working.phase()) == (["train", "let"], Phase.RUNNING)
+
+
 def test_an_outbox_on_a_full_disk_is_filled_once_there_is_room(daemon: FakeDaemon, home: Home, spec: UnitSpec) -> None:
     full = [False]
 
@@ -603,6 +644,24 @@ def test_a_blob_the_child_lacks_is_fetched_over_a_bad_line(working: Bench, daemo
     for _ in range(3):
         working.turn(20.0)
     assert working.straw.told[-1] == f"fetched {spec.base[:6]}"
+
+
+def test_a_unit_whose_blob_the_daemon_does_not_have_is_refused_by_its_name_and_the_next_one_begins(
+    working: Bench, daemon: FakeDaemon, spec: UnitSpec
+) -> None:
+    gone = "0" * 64
+    working.straw.say(Need(digest=gone))
+    working.turn(1.0)
+    report = daemon.last_report()
+    assert report is not None
+    assert (report.state, report.reason) == ("refused", f"NotFound: blob {gone[:12]} cannot be had: there is no /v1/blobs/{gone}")
+    daemon.order = order(replace(spec, unit_id="job.r0.u1"))
+    working.turn(1.0)
+    assert working.straw.told[:2] == ["train", "drop"]
+    assert (working.straw.told[-1], working.phase()) == ("train", Phase.STARTING)
+    working.straw.say(Need(digest=spec.dataset))
+    working.turn(1.0)
+    assert working.straw.told[-1] == f"fetched {spec.dataset[:6]}"
 
 
 def test_a_newer_lease_on_the_same_unit_takes_over_its_work(working: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:

@@ -137,12 +137,16 @@ class AtOnce:
         done(work(self.client))
 
 
+def never(digest: str, error: GridschedError) -> None:
+    raise AssertionError(f"blob {digest} is lost: {error}")
+
+
 def test_what_an_offer_tells_of_steps_is_used_when_the_child_asks_too(daemon: FakeDaemon, client: Client, cache: BlobCache) -> None:
     versions, steps = history(daemon)
     cache.fetch(versions[0], client)
     daemon.calls.clear()
     got: list[str] = []
-    supply = Supply(cache, cast("Line", AtOnce(client)), got=got.append, stuck=lambda *_: None)
+    supply = Supply(cache, cast("Line", AtOnce(client)), got=got.append, lost=never, stuck=lambda *_: None)
     supply.foresee(versions[-1], steps)
     supply.order(versions[-1])
     supply.turn(0.0)
@@ -154,7 +158,7 @@ def test_steps_lead_to_their_own_version_alone(daemon: FakeDaemon, client: Clien
     other = daemon.put(b"a shard")
     cache.fetch(versions[0], client)
     daemon.calls.clear()
-    supply = Supply(cache, cast("Line", AtOnce(client)), got=lambda _: None, stuck=lambda *_: None)
+    supply = Supply(cache, cast("Line", AtOnce(client)), got=lambda _: None, lost=never, stuck=lambda *_: None)
     supply.order(other)
     supply.foresee(versions[-1], steps)
     supply.turn(0.0)
