@@ -46,11 +46,14 @@ class Merger:
     _stuck: dict[str, str] = field(default_factory=dict, init=False)
 
     def check(self, unit: WorkUnit, update: str | None) -> Checked:
-        """Whether the stored ``update`` may be merged into the unit's version; the reason where not."""
+        """Whether the stored ``update`` may be merged into the unit's version; the reason where not.
+
+        Raises `NotFound` where that version is lost, which is no fault of the update: its job ends.
+        """
         if unit.spec.kind is UnitKind.EVALUATE or update is None:
             return Checked()
+        spec, buffers = self._base(unit)
         try:
-            spec, buffers = self._spec(unit.spec.base)
             norm = check_update(self.blobs.path(update), spec, self.max_norm, buffers=buffers)
             return Checked(norm=norm, agrees=self.screen.twins(unit, update, buffers) if self.screen is not None else ())
         except UpdateRefused as error:
@@ -58,11 +61,19 @@ class Merger:
         except GridschedError as error:
             return Checked(refusal=Refusal.UNREADABLE, detail=str(error))
 
+    def _base(self, unit: WorkUnit) -> _Spec:
+        try:
+            return self._spec(unit.spec.base)
+        except (NotFound, BlobCorrupt, InvalidInput) as error:
+            reason = f"version {unit.spec.version} of job {unit.spec.job_id} is lost: {error}"
+            self._fail(unit.spec.job_id, reason)
+            raise NotFound(reason) from error
+
     def _spec(self, version: str) -> _Spec:
         if version not in self._specs:
             if len(self._specs) > 64:
                 self._specs.clear()
-            base = read_version(self.blobs.path(version))
+            base = read_version(self.blobs.verified(version))
             self._specs[version] = tensor_spec(base.tensors), base.buffers
         return self._specs[version]
 
@@ -116,14 +127,16 @@ class Merger:
         try:
             return self.merge(rnd)
         except (NotFound, BlobCorrupt, InvalidInput) as error:
-            reason = f"round {rnd.round_id} cannot be merged: {error}"
-            _log.error("%s", reason, extra={"action": "job_failed", "job": rnd.job_id})
-            self.writer.submit(partial(advance.fail, job_id=rnd.job_id, reason=reason)).result()
+            self._fail(rnd.job_id, f"round {rnd.round_id} cannot be merged: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the other rounds must not wait for it
             if self._stuck.get(rnd.round_id) != str(error):
                 _log.exception("round %s is not merged yet", rnd.round_id, extra={"action": "merge_failed", "round": rnd.round_id})
             self._stuck[rnd.round_id] = str(error)
         return None
+
+    def _fail(self, job_id: str, reason: str) -> None:
+        _log.error("%s", reason, extra={"action": "job_failed", "job": job_id})
+        self.writer.submit(partial(advance.fail, job_id=job_id, reason=reason)).result()
 
     def _updates(self, units: Sequence[WorkUnit]) -> tuple[list[Path], dict[str, str]]:
         """The files of the units' updates, and what is wrong with those that cannot be read back, by unit."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from gridsched.core.errors import InvalidInput, NotFound
 from gridsched.core.round import Round
 from gridsched.core.trust import Auditing, AuditReason
 from gridsched.core.work import UnitState, WorkUnit
@@ -48,13 +49,20 @@ class Screen:
         newest = sorted(before, key=lambda unit: (unit.spec.version, unit.accepted_at))[-MOST_TRACES:]
         in_order = sorted(units, key=lambda unit: (unit.accepted_at, unit.unit_id))
         buffers = read_version(self.blobs.path(rnd.base)).buffers
-        kept = [self._trace(unit, trust, buffers) for unit in newest if unit.update and self.blobs.has(unit.update)]
+        kept = [seen for unit in newest if (seen := self._trace_of_old(unit, trust, buffers)) is not None]
         odd: dict[str, AuditReason] = {}
         for start in range(0, len(in_order), _AT_ONCE):
             part = [self._trace(unit, trust, buffers) for unit in in_order[start : start + _AT_ONCE]]
             odd |= suspicions(part, kept)
             kept = part[-MOST_TRACES:]
         return bool(odd) and self.writer.submit(partial(audit.suspect, suspicions=odd, rules=self.rules)).result() > 0
+
+    def _trace_of_old(self, unit: WorkUnit, trust: Auditing, buffers: frozenset[str]) -> Trace | None:
+        """None for an update that is not there any more, or cannot be read: it is merged, and was only to be compared with."""
+        try:
+            return self._trace(unit, trust, buffers) if unit.update else None
+        except (InvalidInput, NotFound, OSError):
+            return None
 
     def _trace(self, unit: WorkUnit, trust: Auditing, buffers: frozenset[str]) -> Trace:
         assert unit.update is not None

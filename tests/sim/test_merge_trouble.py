@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from gridsched.core.errors import StorageFull
+from gridsched.core.errors import NotFound, StorageFull
 from gridsched.core.facts import JobEnded, RoundMerged, UpdateRejected
 from gridsched.core.job import Job, JobState
 from gridsched.core.method import Codec, Method, OuterOptimizer
 from gridsched.core.round import Version
+from gridsched.core.settings import Trust
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, advance
 from gridsched.testing import Simulation, check_invariants
@@ -176,4 +177,43 @@ def test_cancelled_in_the_middle_of_a_merge_a_job_stays_cancelled(folder: Path) 
     with sim.daemon.store.read() as tx:
         assert (tx.must(Job, "sim").state, tx.must(Job, "sim").version) == (JobState.CANCELLED, 0)
         check_invariants(tx)
+    sim.close()
+
+
+def cut(file: Path) -> None:
+    """As a crash or a bad disk may leave it."""
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("harm", [lose, cut, flip])
+def test_a_version_that_the_daemon_has_lost_is_no_fault_of_the_update_and_ends_the_job(folder: Path, harm: Callable[[Path], None]) -> None:
+    sim = site(folder)
+    update = until_complete(sim)[0]
+    with sim.daemon.store.read() as tx:
+        unit = tx.find(WorkUnit, round_id="sim.r0")[0]
+    harm(sim.daemon.blobs.path(unit.spec.base))
+    sim.daemon.merger._specs.clear()  # as after a restart
+    with pytest.raises(NotFound, match="version 0 of job sim is lost"):
+        sim.daemon.merger.check(unit, update)
+    with sim.daemon.store.read() as tx:
+        job = tx.must(Job, "sim")
+    assert job.state is JobState.FAILED
+    assert unit.spec.base in job.reason
+    sim.close()
+
+
+@pytest.mark.parametrize("harm", [lose, cut])
+def test_an_update_that_was_merged_long_ago_is_needed_by_nobody(folder: Path, harm: Callable[[Path], None]) -> None:
+    sim = Simulation(folder, trust=Trust(audits=True, share=0.0, probation=0))
+    for name in ("pc", "old"):
+        sim.add_node(name, power_w=100.0, steps_per_s=0.2)
+    sim.add_job(samples=128, test_samples=0, method=Method(**PLAIN))
+    old = until_complete(sim)[0]
+    sim.daemon.merge()
+    harm(sim.daemon.blobs.path(old))
+    assert sim.daemon.merger.screen is not None
+    sim.daemon.merger.screen._traces.clear()  # as after a restart
+    sim.run(ticks=TICKS, surplus_w=lambda _: 1000.0)
+    with sim.daemon.store.read() as tx:
+        assert tx.must(Job, "sim").state is JobState.DONE
     sim.close()
