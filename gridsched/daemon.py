@@ -49,7 +49,7 @@ from gridsched.planning import Planner
 from gridsched.policy_book import PolicyBook
 from gridsched.ports import Clock, Reply, Tx
 from gridsched.screening import Screen
-from gridsched.sites import audit_secret
+from gridsched.sites import audit_secret, operator_token
 from gridsched.sources import Source, open_session, open_sources
 from gridsched.store.blobs import FileBlobs
 from gridsched.store.sql import SqlStore
@@ -294,10 +294,8 @@ class Daemon:
         return assign.again(tx, now, zone, policy=policy, rules=self.rules)
 
     def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
-        path = self.settings.token_file
-        if not path.is_file():
-            return []
-        return admit.site_token(tx, now, token_hash=secret_hash(path.read_text(encoding="utf-8").strip()))
+        token = operator_token(self.settings)
+        return [] if token is None else admit.site_token(tx, now, token_hash=secret_hash(token))
 
 
 @dataclass(frozen=True, slots=True)

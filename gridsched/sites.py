@@ -15,10 +15,12 @@ from gridsched.core.signal import SignalKind
 from gridsched.plugins import load_policy, shipped
 from gridsched.sources import Source, open_sources
 from gridsched.store.sql import SqlStore
+from gridsched.train.checkpoint import write_durably
 
-__all__ = ["Finding", "audit_secret", "check", "make_site", "policy_of", "write_token"]
+__all__ = ["Finding", "audit_secret", "check", "make_site", "operator_token", "policy_of", "write_token"]
 
 _FOLDERS = ("adapters", "policies", "examples")
+_SHORTEST = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +53,35 @@ def write_token(settings: Settings) -> None:
     _write_secret(settings.token_file)
 
 
+def operator_token(settings: Settings) -> str | None:
+    """The operator's token; None where the site has none. Raises `ConfigError` for one that could be guessed."""
+    return _read_secret(settings.token_file) if settings.token_file.is_file() else None
+
+
 def audit_secret(settings: Settings) -> bytes:
-    """What the draws of audits hang on: made once, beside the database, so that no node can foresee them and we can repeat them."""
+    """What the draws of audits hang on: made once, beside the database, so that no node can foresee them and we can repeat them.
+
+    Raises `ConfigError` for one that could be guessed.
+    """
     path = settings.site.data / "audit.secret"
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write_secret(path)
-    return path.read_bytes().strip()
+    return _read_secret(path).encode()
 
 
 def _write_secret(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+    """Make a secret that is not there yet, whole or not at all; an empty file, as a crash may have left it, is none."""
+    if not path.is_file() or not path.read_bytes().strip():
+        write_durably(path, [secrets.token_urlsafe(32).encode() + b"\n"])
+
+
+def _read_secret(path: Path) -> str:
+    secret = path.read_text(encoding="utf-8").strip()
+    if len(secret) < _SHORTEST:
+        raise ConfigError(
+            f"{path} holds {len(secret)} characters, and a secret of fewer than {_SHORTEST} can be guessed; "
+            f"delete the file and start gridsched serve again, which makes a new one"
+        )
+    return secret
 
 
 def policy_of(settings: Settings, zone: str) -> Policy:

@@ -137,9 +137,8 @@ def refuse_foreign(scope: Scope) -> None:
 def _token_hash(scope: Scope) -> str:
     authorization = header(scope, b"authorization") or b""
     scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() == b"bearer" and token:
-        return secret_hash(token.strip().decode("latin-1"))
-    for offered in scope.get("subprotocols", ()):
-        if offered.startswith(_OFFERED):
-            return secret_hash(offered.removeprefix(_OFFERED))
-    raise Unauthorized("this needs the header Authorization: Bearer TOKEN")
+    offered = [name.removeprefix(_OFFERED) for name in scope.get("subprotocols", ()) if name.startswith(_OFFERED)]
+    given = [token.strip().decode("latin-1")] if scheme.lower() == b"bearer" else offered[:1]
+    if not any(given):  # an empty one is nobody's, whatever the store says
+        raise Unauthorized("this needs the header Authorization: Bearer TOKEN")
+    return secret_hash(given[0])

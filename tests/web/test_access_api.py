@@ -214,15 +214,16 @@ def test_the_sites_own_token_changes_with_its_file_alone(house: House) -> None:
 
 
 def test_a_new_file_makes_the_token_of_the_old_one_worthless() -> None:
+    first, second = "first-of-the-site", "second-of-the-site"
     for made in build(LIMITS):
-        (made.daemon.settings.folder / "operator.token").write_text("first\n", encoding="utf-8")
+        (made.daemon.settings.folder / "operator.token").write_text(f"{first}\n", encoding="utf-8")
         made.start_again()
-        assert made.get("/v1/me", token="first")["role"] == "admin"
+        assert made.get("/v1/me", token=first)["role"] == "admin"
         made.start_again()
-        assert made.get("/v1/me", token="first")["name"] == "operator"
-        (made.daemon.settings.folder / "operator.token").write_text("second\n", encoding="utf-8")
+        assert made.get("/v1/me", token=first)["name"] == "operator"
+        (made.daemon.settings.folder / "operator.token").write_text(f"{second}\n", encoding="utf-8")
         made.start_again()
-        assert made.get("/v1/me", token="second")["role"] == "admin"
-        assert made.call("GET", "/v1/me", token="first").status_code == 401
-        rows = [row["revoked_at"] is None for row in made.get("/v1/tokens", token="second") if row["name"] == "operator"]
+        assert made.get("/v1/me", token=second)["role"] == "admin"
+        assert made.call("GET", "/v1/me", token=first).status_code == 401
+        rows = [row["revoked_at"] is None for row in made.get("/v1/tokens", token=second) if row["name"] == "operator"]
         assert sorted(rows) == [False, True]
