@@ -1,6 +1,6 @@
 """Files that survive: written aside, synced, renamed, and named by their digest.
 
-A folder holds the newest two states of one thing as ``<number>-<sha256>.safetensors``. A crash at any moment leaves at
+A folder holds the last two states of one thing as ``<number>-<sha256>.safetensors``. A crash at any moment leaves at
 least the state before, and a file that is damaged is passed over for the one before it.
 """
 
@@ -72,7 +72,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save_numbered(folder: Path, number: int, data: bytes | Iterable[bytes | memoryview]) -> Path:
-    """Store ``data`` as state ``number`` of ``folder``, hashed as it is written; the state before it is kept, older ones go."""
+    """Store ``data`` as state ``number`` of ``folder``, hashed as it is written; the state before it is kept.
+
+    Older ones go, and so do those with a higher number: whoever stores a lower one could not go on from them.
+    """
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes | memoryview]:
@@ -81,8 +84,10 @@ def save_numbered(folder: Path, number: int, data: bytes | Iterable[bytes | memo
             yield chunk
 
     path = _write(folder, hashed(), lambda: f"{number:012d}-{digest.hexdigest()}.safetensors")
-    for old in _newest_first(folder)[_KEPT:]:
-        old.unlink(missing_ok=True)
+    found = _newest_first(folder)
+    first = found.index(path)
+    for other in (*found[:first], *found[first + _KEPT :]):
+        other.unlink(missing_ok=True)
     return path
 
 

@@ -41,6 +41,16 @@ def test_a_damaged_newest_file_is_passed_over_for_the_one_before(tmp_path: Path,
     assert loaded.step == 1
 
 
+def test_after_damage_to_all_the_states_begun_anew_are_kept_and_not_the_damaged_ones(tmp_path: Path) -> None:
+    for step in (40, 50):
+        _damage(save_continuation(tmp_path, continuation(step)), "flip")
+    stored = [save_continuation(tmp_path, continuation(step)) for step in (10, 20)]
+    assert sorted(tmp_path.iterdir()) == stored
+    loaded = load_continuation(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 20
+
+
 def _damage(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
