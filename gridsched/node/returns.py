@@ -140,9 +140,9 @@ class Returns:
         return _Parcel(blob=blob, post=post, close=close)
 
     def _newest(self, held: Held) -> tuple[tuple[str, Path] | None, int]:
-        """(digest and file, step) of the newest continuation here, where it is further than the daemon's own."""
+        """(digest and file, step) of the newest continuation by the class that the daemon knows, where it is further than its own."""
         try:
-            found = latest_file(self._home.unit_folder(held.order.unit.unit_id))
+            found = latest_file(self._home.middles(held.order.unit.unit_id, self._contact.runtime))
         except BlobCorrupt:
             found = None
         if found is None or found[0] <= held.order.continuation_step:

@@ -13,12 +13,14 @@
       blobs/           downloads by digest
       local/NAME/      the owner's own datasets, which never leave
       lease.json       steps run under the present lease
-      work/UNIT/       saved middles of units
+      work/UNIT/CLASS/ saved middles of units, apart by the hardware class that computed them
       outbox/          finished updates the daemon has not yet answered
 """
 
 import fcntl
+import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -41,6 +43,7 @@ __all__ = ["Choice", "Effort", "Finished", "Home", "HomeLock", "Identity", "Stat
 T = TypeVar("T")
 
 _KEPT_UNITS = 4
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02
 
@@ -187,12 +190,20 @@ class Home:
     # Saved middles of units.
 
     def unit_folder(self, unit_id: str) -> Path:
-        """Where a unit's continuations are; `gridsched.train.checkpoint` keeps the newest two."""
+        """All that is kept of a unit."""
         return self.work / f"unit-{quote(unit_id, safe='')}"
 
+    def middles(self, unit_id: str, hardware_class: str) -> Path:
+        """Where a unit's continuations by one hardware class are; `gridsched.train.checkpoint` keeps the newest two.
+
+        Those of another class stay out of sight: this one may neither go on from them nor hand them over as its own work.
+        """
+        plain = _PLAIN.fullmatch(hardware_class) is not None
+        return self.unit_folder(unit_id) / (hardware_class if plain else hashlib.sha256(hardware_class.encode()).hexdigest()[:16])
+
     def prune(self) -> None:
-        """Keep the newest few units: a dropped one may be asked for again."""
-        folders = sorted(self.work.glob("unit-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        """Keep the few units last worked on: a dropped one may be asked for again."""
+        folders = sorted(self.work.glob("unit-*"), key=_written_at, reverse=True)
         for folder in folders[_KEPT_UNITS:]:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -249,6 +260,11 @@ class Home:
             return None
         except MessageError as error:
             raise ConfigError(f"{path} is damaged ({error}); delete it, or join again with a new code") from error
+
+
+def _written_at(unit: Path) -> float:
+    """When a continuation was last put into a unit's folder: seconds since 1970. One by a release before this lies in the folder itself."""
+    return max(folder.stat().st_mtime for folder in (unit, *unit.glob("*/")))
 
 
 class HomeLock:

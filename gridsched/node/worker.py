@@ -89,8 +89,10 @@ class Worker:
                 self._tell(Failed(run=train.run, detail=f"{type(error).__name__}: unit {train.unit.unit_id}: {error}"))
 
     def _train(self, train: Train) -> None:
-        saver = Saver(self._home.unit_folder(train.unit.unit_id), self._save, every_s=train.save_every_s)
-        unit = self._prepare(train, saver)
+        runtime = self._runtime(train.unit.program)
+        middles = self._home.middles(train.unit.unit_id, runtime.hardware_class)
+        saver = Saver(middles, self._save, every_s=train.save_every_s)
+        unit = self._prepare(train, runtime, saver, middles)
         pace = _Pace(first_step=unit.position)
         self._tell(self._progress(unit, saver, pace, paused=not self._gate.open))
         told_at = time.monotonic()
@@ -146,25 +148,24 @@ class Worker:
 
     # Getting ready.
 
-    def _prepare(self, train: Train, saver: Saver) -> UnitRun:
+    def _prepare(self, train: Train, runtime: Runtime, saver: Saver, middles: Path) -> UnitRun:
         spec = train.unit
-        runtime = self._runtime(spec.program)
         unit = UnitRun(spec, runtime, self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base)).tensors)
-        found = self._newest(train, runtime.hardware_class)
+        found = self._newest(train, middles)
         if found is not None:
             unit.load(found)
             saver.step = found.step
         return unit
 
-    def _newest(self, train: Train, hardware_class: str) -> Continuation | None:
+    def _newest(self, train: Train, middles: Path) -> Continuation | None:
         """The furthest continuation there is: the node's own or the daemon's. A damaged one is passed over, steps can be run again.
 
-        So is the node's own from before another release: the daemon would take all of the unit for the work of this one.
+        The node's own from before another release is not among them: the daemon would take all of the unit for the work of this one.
         """
         mine = None
         with suppress(GridschedError):
-            mine = load_continuation(self._home.unit_folder(train.unit.unit_id))
-        if mine is not None and not (_fits(mine, train.unit) and mine.hardware_class == hardware_class):
+            mine = load_continuation(middles)
+        if mine is not None and not _fits(mine, train.unit):
             mine = None
         if train.continuation is None or (mine is not None and mine.step >= train.continuation_step):
             return mine

@@ -27,6 +27,7 @@ from gridsched.node.start import Told, choose
 from gridsched.node.state import Choice, Home, Status
 from gridsched.ports import Register
 from gridsched.train.checkpoint import save_numbered
+from gridsched.train.torch_runtime import hardware_class
 from tests.node.builders import joined, order, told, unit
 from tests.node.fake_daemon import TOKEN, FakeDaemon, Fault
 
@@ -312,7 +313,7 @@ def test_opting_out_saves_then_tells_then_hands_over(working: Bench, daemon: Fak
     working.turn(times=1)
     working.turn(times=1)
     assert working.straw.told == ["train", "hold"]
-    save_numbered(home.unit_folder(spec.unit_id), 4, b"the middle")
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 4, b"the middle")
     working.straw.at(4, paused=True, saved=4)
     working.turn(1.0)
     handed = daemon.of(wire.HandOver)[0]
@@ -332,7 +333,7 @@ def test_opting_out_works_while_the_daemon_is_away_and_is_told_later(
     home.set_choice(Choice(opted_in=False, made_at=NOON))
     working.turn()
     assert working.straw.told == ["train", "hold"]
-    save_numbered(home.unit_folder(spec.unit_id), 3, b"the middle")
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 3, b"the middle")
     working.straw.at(3, paused=True, saved=3)
     working.turn(300.0)
     daemon.start()
@@ -486,13 +487,40 @@ def test_progress_forgives_earlier_deaths(working: Bench) -> None:
 def test_a_child_that_dies_while_handing_over_costs_only_what_was_not_saved(
     working: Bench, daemon: FakeDaemon, home: Home, spec: UnitSpec
 ) -> None:
-    save_numbered(home.unit_folder(spec.unit_id), 2, b"an earlier middle")
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 2, b"an earlier middle")
     daemon.order = told(order_of(daemon), desired="hand_over", reason="paused_too_long")
     working.turn()
     working.straw.die()
     working.turn(1.0)
     handed = daemon.of(wire.HandOver)[0]
     assert (handed.step, handed.reason) == (2, "paused_too_long")
+
+
+def test_a_middle_of_another_hardware_class_is_not_handed_over_as_this_leases_work(
+    bench: Bench, daemon: FakeDaemon, home: Home, spec: UnitSpec
+) -> None:
+    save_numbered(home.middles(spec.unit_id, "torch-0.0.0"), 5, b"before another release")
+    save_numbered(home.unit_folder(spec.unit_id), 6, b"before this release")
+    daemon.order = order(spec, desired="hand_over", reason="paused_too_long")
+    bench.turn()
+    (handed,) = daemon.of(wire.HandOver)
+    assert (handed.step, handed.continuation) == (0, None)
+
+
+def test_a_child_of_another_class_than_at_joining_hands_over_what_it_saved_itself(
+    working: Bench, daemon: FakeDaemon, home: Home, spec: UnitSpec
+) -> None:
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 5, b"as at joining")
+    save_numbered(home.middles(spec.unit_id, "torch-9.9 x/y"), 4, b"the middle")
+    working.straw.say(Ready(runtime="torch-9.9 x/y"))
+    daemon.order = told(order_of(daemon), desired="hand_over", reason="paused_too_long")
+    working.turn(1.0)
+    working.straw.at(4, paused=True, saved=4)
+    working.turn(1.0)
+    (handed,) = daemon.of(wire.HandOver)
+    assert handed.continuation is not None
+    assert (handed.step, daemon.blobs[handed.continuation]) == (4, b"the middle")
+    assert not home.unit_folder(spec.unit_id).exists()
 
 
 def test_a_child_that_never_stops_is_ended(working: Bench, daemon: FakeDaemon) -> None:
@@ -683,7 +711,7 @@ def test_less_power_than_registered_is_asked_of_the_child_as_a_share(bench: Benc
 
 
 def test_leaving_hands_over_and_ends(working: Bench, daemon: FakeDaemon, home: Home, spec: UnitSpec) -> None:
-    save_numbered(home.unit_folder(spec.unit_id), 3, b"the middle")
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 3, b"the middle")
     working.agent.leave()
     working.turn()
     working.straw.at(3, paused=True, saved=3)
@@ -695,7 +723,7 @@ def test_leaving_hands_over_and_ends(working: Bench, daemon: FakeDaemon, home: H
 def test_leaving_while_the_daemon_is_away_ends_soon_and_keeps_the_work(
     working: Bench, daemon: FakeDaemon, home: Home, spec: UnitSpec
 ) -> None:
-    save_numbered(home.unit_folder(spec.unit_id), 3, b"the middle")
+    save_numbered(home.middles(spec.unit_id, hardware_class()), 3, b"the middle")
     daemon.stop()
     working.agent.leave()
     working.turn()

@@ -18,6 +18,7 @@ from gridsched.core.errors import Conflict, LeaseLost
 from gridsched.node.pipe import Gate, Ready
 from gridsched.node.start import run_agent
 from gridsched.node.state import Home, HomeLock
+from gridsched.train.torch_runtime import hardware_class
 from tests.node.builders import joined, order, peaceful_update, start_agent, unit
 from tests.node.fake_daemon import FakeDaemon, Fault
 
@@ -88,7 +89,7 @@ def test_a_unit_ends_in_the_same_bits_though_child_agent_and_daemon_go_down_in_i
     with suppress(psutil.NoSuchProcess):
         orphan.wait(timeout=10)
     assert not orphan.is_running(), "a child without its agent saves and ends"
-    assert list(home.unit_folder(spec.unit_id).iterdir()), "its work is on disk"
+    assert list(home.middles(spec.unit_id, hardware_class()).iterdir()), "its work is on disk"
     syncs = len(daemon.of(wire.Sync))
     agents.start()
     daemon.wait(lambda: len(daemon.of(wire.Sync)) > syncs and (report := daemon.last_report()) is not None and report.step >= 110)

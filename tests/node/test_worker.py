@@ -2,6 +2,7 @@
 
 import os
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from gridsched.node.state import Home
 from gridsched.node.worker import Worker
 from gridsched.train.checkpoint import latest_file, load_continuation, save_continuation
 from gridsched.train.tensors import Array, version_digest
-from gridsched.train.torch_runtime import TorchRuntime
+from gridsched.train.torch_runtime import TorchRuntime, hardware_class
 from gridsched.train.unit import Continuation, Metrics
 from gridsched.train.version import initial_version
 from tests.node.builders import peaceful_update, unit
@@ -167,7 +168,7 @@ def test_an_orphan_saves_and_another_child_goes_on_to_the_same_bits(child: Child
     child.gate.let()
     child.tell(Wake())
     child._thread.join(timeout=20)
-    found = latest_file(home.unit_folder(spec.unit_id))
+    found = latest_file(home.middles(spec.unit_id, hardware_class()))
     assert found is not None
     assert found[0] == 5
     heir = Child(home)
@@ -186,7 +187,7 @@ def test_the_daemons_continuation_is_used_where_it_is_further_than_ones_own(
     child.train(spec)
     child.paused()
     child.tell(Drop(run=1))
-    found = latest_file(home.unit_folder(spec.unit_id))
+    found = latest_file(home.middles(spec.unit_id, hardware_class()))
     assert found is not None
     digest = found[1].stem.split("-")[1]
     found[1].replace(home.blobs / digest)
@@ -199,7 +200,7 @@ def test_a_damaged_continuation_costs_steps_but_not_the_unit(child: Child, home:
     child.train(spec)
     child.paused()
     child.tell(Drop(run=1))
-    found = latest_file(home.unit_folder(spec.unit_id))
+    found = latest_file(home.middles(spec.unit_id, hardware_class()))
     assert found is not None
     found[1].write_bytes(found[1].read_bytes()[:-7])
     child.train(spec, run=2)
@@ -353,12 +354,21 @@ def test_a_middle_from_before_another_release_is_passed_over(child: Child, home:
     child.train(spec)
     child.paused()
     child.tell(Drop(run=1))
-    folder = home.unit_folder(spec.unit_id)
-    found = load_continuation(folder)
+    mine = home.middles(spec.unit_id, hardware_class())
+    found = load_continuation(mine)
     assert found is not None
-    save_continuation(folder, replace(found, step=5, hardware_class="torch-0.0.0"))
+    old = replace(found, step=5, hardware_class="torch-0.0.0")
+    theirs = [save_continuation(home.middles(spec.unit_id, "torch-0.0.0"), replace(old, step=step)) for step in (5, 6)]
+    save_continuation(home.unit_folder(spec.unit_id), old)  # where a release before this put it
+    shutil.rmtree(mine)
+    child.at_step[4 + 2] = child.gate.shut
     child.train(spec, run=2)
+    assert child.paused().saved_step == 2
+    assert latest_file(mine) is not None, "what it saves itself is kept, though it is not as far"
+    child.gate.let()
+    child.tell(Wake())
     done = child.done()
+    assert all(path.exists() for path in theirs)
     assert done.executed == 7
     assert done.update is not None
     assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
