@@ -327,6 +327,63 @@ def test_a_policy_is_checked_as_one_types_previewed_and_saved(console: Console) 
     console.page.locator("#told").get_by_text("has changed since you opened it").wait_for()
     assert file.read_text(encoding="utf-8") == RULE, "what another has saved meanwhile is not written over"
     assert "409" in console.trouble.pop(), "a browser notes every refusal by itself"
+    main.get_by_role("button", name="Load again").click()
+    console.say("Discard")
+    main.get_by_text("No change so far.").wait_for()
+
+
+def test_an_edited_policy_goes_nowhere_without_a_question(browser: Any, house: House) -> None:
+    console = Console(browser, house).login("viewer")
+    page, main = console.page, console.show("policy")
+    text = main.get_by_role("textbox", name="Policy as text")
+    main.get_by_text("No change so far.").wait_for()
+    text.fill("mine")
+    page.locator("header summary").click()
+    nodes = page.get_by_role("link", name="Nodes")
+    for way_out in (nodes, page.get_by_role("button", name="Deutsch"), page.get_by_role("button", name="Log out")):
+        way_out.click()
+        page.get_by_role("dialog").get_by_text("Discard your changes?").wait_for()
+        assert page.get_by_role("dialog").count() == 1
+        console.say("Cancel")
+        assert (text.input_value(), page.evaluate("location.hash")) == ("mine", "#/policy")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    nodes.click()
+    console.say("Discard")
+    page.locator("main h1", has_text="Nodes").wait_for()
+    assert page.evaluate("location.hash") == "#/nodes"
+    page.go_back()
+    page.locator("main h1", has_text="Policy").wait_for()
+    main.get_by_text("No change so far.").wait_for()
+    nodes.click()
+    page.locator("main h1", has_text="Nodes").wait_for()
+    assert console.trouble == []
+    console.context.close()
+
+
+def test_what_is_typed_while_a_policy_is_being_saved_is_not_taken_for_saved(browser: Any, house: House) -> None:
+    console = Console(browser, house).login()
+    page, main = console.page, console.show("policy")
+    text = main.get_by_role("textbox", name="Policy as text")
+    main.get_by_text("No change so far.").wait_for()
+    saved, typed = RULE.replace("min_watts = 150", "min_watts = 222"), RULE.replace("min_watts = 150", "min_watts = 444")
+    held: list[Any] = []
+    page.route("**/policy", lambda route: held.append(route) if route.request.method == "PUT" else route.continue_())
+    text.fill(saved)
+    main.get_by_role("button", name="Save").click()
+    with page.expect_request(lambda request: request.method == "PUT"):
+        console.say("Save")
+    text.fill(typed)
+    held[0].continue_()
+    page.locator("#told").get_by_text("data/policies/").wait_for()
+    assert console.house.daemon.settings.zones[0].policy.read_text(encoding="utf-8") == saved
+    page.get_by_role("link", name="Nodes").click()
+    console.say("Discard")
+    page.locator("main h1", has_text="Nodes").wait_for()
+    console.house.daemon.settings.zones[0].policy.write_text(RULE, encoding="utf-8")
+    console.context.close()
 
 
 # -- for everybody

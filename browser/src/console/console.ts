@@ -31,6 +31,7 @@ const VIEWS: Readonly<Record<string, { text: Text; make: (desk: Desk) => View }>
 const page = document.body;
 let words = new Words(preferred());
 let leave = (): void => undefined;
+let mayLeave = (): Promise<boolean> => Promise.resolve(true);
 
 function begin(): void {
     leave();
@@ -44,11 +45,12 @@ function begin(): void {
 /** Buttons for the languages; `again` shows the page anew in the one that was chosen. */
 function languages(): HTMLElement {
     const button = (language: Language, name: string): HTMLElement =>
-        h("button", { class: "plain", attrs: { type: "button", lang: language, "aria-pressed": String(words.language === language) }, on: { click: () => speak(language) } }, name);
+        h("button", { class: "plain", attrs: { type: "button", lang: language, "aria-pressed": String(words.language === language) }, on: { click: () => void speak(language) } }, name);
     return h("div", { class: "languages", attrs: { role: "group", "aria-label": words.say("language") } }, button("en", "English"), button("de", "Deutsch"));
 }
 
-function speak(language: Language): void {
+async function speak(language: Language): Promise<void> {
+    if (!(await mayLeave())) return;
     choose(language);
     words = new Words(language);
     begin();
@@ -75,6 +77,12 @@ function login(problem: string): void {
     );
     fill(page, h("main", { class: "door" }, form, languages()));
     token.focus();
+}
+
+async function logOut(): Promise<void> {
+    if (!(await mayLeave())) return;
+    forgetToken();
+    login("");
 }
 
 function brand(tag: "h1" | "p"): HTMLElement {
@@ -115,6 +123,7 @@ function open(me: Me, api: Api): void {
     leave();
     let house: House | undefined;
     let view: View | undefined;
+    let at = location.hash;
     const desk = new Desk(me, api, words, () => house, () => live.ask());
     const bar = topBar(desk);
     const main = h("main", { attrs: { id: "main" } });
@@ -134,6 +143,7 @@ function open(me: Me, api: Api): void {
         const chosen = VIEWS[name] ?? VIEWS["zones"];
         if (chosen === undefined) return;
         view?.close?.();
+        at = location.hash;
         view = chosen.make(desk);
         for (const [each, link] of links) {
             if (VIEWS[each] === chosen) link.setAttribute("aria-current", "page");
@@ -145,18 +155,30 @@ function open(me: Me, api: Api): void {
         if (move) main.querySelector("h1")?.focus();
         links.get(name)?.scrollIntoView({ block: "nearest", inline: "nearest" });
     };
-    const moved = (): void => show(true);
+    /** The address names another view; it goes back meanwhile, and stays so where the visitor does. */
+    const moved = async (): Promise<void> => {
+        const wanted = location.hash;
+        if (wanted === at) return;
+        history.replaceState(null, "", at || location.pathname);
+        if (!(await mayLeave())) return;
+        history.replaceState(null, "", wanted || location.pathname);
+        show(true);
+    };
+    const hashed = (): void => void moved();
     const live = new Live(api, (told) => {
         house = told;
         bar.update(told);
         view?.update?.(told);
     }, bar.line);
-    addEventListener("hashchange", moved);
+    addEventListener("hashchange", hashed);
+    let asked: Promise<boolean> | undefined; // one question, however many ask
+    mayLeave = () => (asked ??= Promise.resolve(view?.mayClose?.() ?? true).finally(() => { asked = undefined; }));
     leave = () => {
-        removeEventListener("hashchange", moved);
+        removeEventListener("hashchange", hashed);
         live.end();
         view?.close?.();
         leave = () => undefined;
+        mayLeave = () => Promise.resolve(true);
     };
     show(false);
 }
@@ -166,7 +188,7 @@ function topBar(desk: Desk): { element: HTMLElement; pause: Switch; update: (hou
     const special = h("span", { class: "special" });
     const dot = h("span", { class: "line", attrs: { role: "status" } }, words.say("loading"));
     const pause = new Switch(desk);
-    const out = h("button", { class: "plain", attrs: { type: "button" }, on: { click: () => { forgetToken(); login(""); } } }, words.say("log_out"));
+    const out = h("button", { class: "plain", attrs: { type: "button" }, on: { click: () => void logOut() } }, words.say("log_out"));
     const element = h(
         "header",
         {},

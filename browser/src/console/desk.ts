@@ -6,10 +6,14 @@ import { Format } from "./format.ts";
 import type { House, Me, Role } from "./model.ts";
 import type { Text, Words } from "./strings.ts";
 
-/** One view of the console. `update` is called with every message of the live line; `close` when another view takes its place. */
+/**
+ * One view of the console. `update` is called with every message of the live line; `close` when another view takes its place.
+ * `mayClose` comes before that: a view with something unsaved asks, and false keeps the visitor there.
+ */
 export interface View {
     readonly element: HTMLElement;
     update?(house: House): void;
+    mayClose?(): Promise<boolean>;
     close?(): void;
 }
 

@@ -11,7 +11,7 @@ const J_PER_KWH = 3_600_000;
 
 export function policyView(desk: Desk): View {
     const editor = new Editor(desk);
-    return { element: editor.element, close: () => editor.end() };
+    return { element: editor.element, mayClose: () => editor.lose(), close: () => editor.end() };
 }
 
 class Editor {
@@ -42,6 +42,7 @@ class Editor {
         this.save = desk.button(desk.say("save"), "admin", () => this.keep(), "primary");
         const again = desk.button(desk.say("reload"), "viewer", async () => { if (await this.lose()) await this.load(); }, "quietly");
         this.forget = onScheme(() => this.draw());
+        addEventListener("beforeunload", this.warn);
         this.element = h(
             "div",
             {},
@@ -54,6 +55,7 @@ class Editor {
 
     end(): void {
         clearTimeout(this.timer);
+        removeEventListener("beforeunload", this.warn);
         this.forget();
         this.chart.end();
     }
@@ -62,7 +64,13 @@ class Editor {
         return this.file !== undefined && this.text.value !== this.file.text;
     }
 
-    private async lose(): Promise<boolean> {
+    /** The whole page is being closed or loaded anew: browsers ask in words of their own. */
+    private readonly warn = (event: Event): void => {
+        if (this.changed) event.preventDefault();
+    };
+
+    /** Whether what is unsaved may go; asks where there is any. */
+    async lose(): Promise<boolean> {
         return !this.changed || (await this.desk.ask(this.desk.say("discard_ask"), "", this.desk.say("discard"), { danger: true })) !== null;
     }
 
@@ -89,14 +97,14 @@ class Editor {
     private typed(): void {
         this.number([]);
         clearTimeout(this.timer);
-        this.timer = window.setTimeout(() => void this.desk.trying(async () => void (await this.check())), PAUSE_MS);
+        this.timer = window.setTimeout(() => void this.desk.trying(async () => void (await this.check(this.text.value))), PAUSE_MS);
     }
 
-    /** Ask the server what it thinks of the text; an answer to an older text is passed over. */
-    private async check(): Promise<boolean> {
+    /** Ask the server what it thinks of `text`; an answer to an older one is passed over. */
+    private async check(text: string): Promise<boolean> {
         clearTimeout(this.timer);
         const turn = ++this.turn;
-        const found = await this.desk.api.post<Checked>(`${this.door}/check`, { text: this.text.value });
+        const found = await this.desk.api.post<Checked>(`${this.door}/check`, { text });
         if (turn !== this.turn) return false;
         const count = found.problems.length;
         this.text.setAttribute("aria-invalid", String(!found.ok));
@@ -137,8 +145,9 @@ class Editor {
     // -- tomorrow
 
     private async look(): Promise<void> {
-        if (!(await this.check())) return;
-        this.shown = await this.desk.api.post<Preview>(`${this.door}/preview`, { text: this.text.value });
+        const text = this.text.value;
+        if (!(await this.check(text))) return;
+        this.shown = await this.desk.api.post<Preview>(`${this.door}/preview`, { text });
         this.tellPreview(this.shown);
         this.draw();
         this.seen.querySelector("h2")?.scrollIntoView({ block: "nearest", behavior: "smooth" });
@@ -209,12 +218,13 @@ class Editor {
 
     private async keep(): Promise<void> {
         const { desk, file } = this;
-        if (file === undefined || !(await this.check())) return;
+        const text = this.text.value; // what is typed from here on is not saved
+        if (file === undefined || !(await this.check(text))) return;
         if ((await desk.ask(desk.say("save_ask"), desk.say("save_text", { zone: file.zone }), desk.say("save"))) === null) return;
-        const saved = await desk.api.put<{ sha256: string; kept: string }>(this.door, { text: this.text.value, replaces: file.sha256 });
-        this.file = { ...file, text: this.text.value, sha256: saved.sha256 };
+        const saved = await desk.api.put<{ sha256: string; kept: string }>(this.door, { text, replaces: file.sha256 });
+        this.file = { ...file, text, sha256: saved.sha256 };
         desk.tell(saved.kept === "" ? desk.say("saved_same") : desk.say("saved", { kept: saved.kept }));
-        this.verdict.say(desk.say("policy_same"));
+        if (!this.changed) this.verdict.say(desk.say("policy_same"));
         this.shown = undefined; // it set a draft beside what this has replaced
         fill(this.seen);
     }
