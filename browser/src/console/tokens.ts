@@ -11,7 +11,7 @@ const NAME = "[a-z0-9][a-z0-9_\\-]{0,62}";
 
 export function tokensSection(desk: Desk): HTMLElement {
     const title = h("h2", {}, desk.say("tokens"));
-    if (!desk.may("admin")) return h("section", {}, title, h("p", { class: "quiet" }, desk.say("needs_admin", { role: desk.roleName() })));
+    if (!desk.may("admin")) return h("section", { class: "tokens" }, title, h("p", { class: "quiet" }, desk.say("needs_admin", { role: desk.roleName() })));
     const format = desk.format();
     const name = h("input", { attrs: { id: "token-name", type: "text", required: true, pattern: NAME, maxlength: 63, autocomplete: "off", spellcheck: "false", title: desk.say("token_name_rule") } });
     const role = h("select", { attrs: { id: "token-role" } }, ROLES.map((each) => h("option", { attrs: { value: each } }, desk.words.word("role_", each))));
@@ -44,7 +44,7 @@ export function tokensSection(desk: Desk): HTMLElement {
     const field = (label: string, input: HTMLElement): HTMLElement => h("div", { class: "field" }, h("label", { attrs: { for: input.id } }, label), input);
     return h(
         "section",
-        { attrs: { "aria-label": desk.say("tokens") } },
+        { class: "tokens", attrs: { "aria-label": desk.say("tokens") } },
         title,
         h("p", { class: "quiet" }, desk.say("tokens_hint")),
         h("div", { class: "card" }, h("div", { class: "row fields" }, field(desk.say("name"), name), field(desk.say("role"), role), make)),
