@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -285,13 +285,16 @@ class Daemon:
         """
         for zone, policy in self.policies.by_zone.items():
             if zone not in self._to_plan:
-                with suppress(Busy):
-                    self.writer.submit(partial(self._again, zone=zone, policy=policy))
-                    self._to_plan.add(zone)
+                self._to_plan.add(zone)
+                try:
+                    plan: Future[None] = self.writer.submit(partial(assign.again, zone=zone, policy=policy, rules=self.rules))
+                except Busy:
+                    self._to_plan.discard(zone)
+                else:  # done also where the database has failed it before it began
+                    plan.add_done_callback(partial(self._planned, zone))
 
-    def _again(self, tx: Tx, now: datetime, *, zone: str, policy: Policy) -> Sequence[Fact]:
+    def _planned(self, zone: str, _: "Future[None]") -> None:
         self._to_plan.discard(zone)
-        return assign.again(tx, now, zone, policy=policy, rules=self.rules)
 
     def _admit_operator(self, tx: Tx, now: datetime) -> Sequence[Fact]:
         token = operator_token(self.settings)

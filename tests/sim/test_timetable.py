@@ -4,10 +4,13 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gridsched.core.errors import Busy
 from gridsched.core.facts import LeaseOffered
+from gridsched.core.lease import Lease
 from gridsched.core.signal import SignalKind
 from gridsched.core.timing import JobSchedule
 from gridsched.daemon import Daemon
@@ -61,6 +64,31 @@ def test_new_work_and_a_new_hand_do_not_wait_for_the_next_tick(folder: Path) -> 
     sim._choose(late, opted_in=True)
     sim.call(lambda tx, now: [])
     assert [o.node_id for o in sim.facts if isinstance(o, LeaseOffered)] == ["pc", "old"]
+    sim.close()
+
+
+def test_a_plan_that_the_database_fails_or_the_queue_has_no_room_for_is_not_the_last_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = Simulation(folder)
+    sim.add_node("pc", power_w=100.0, steps_per_s=0.1)
+    sim.signal(SignalKind.SURPLUS, 500.0)
+    sim.tick()
+
+    def fails(*_: object) -> Any:
+        raise Busy("the database does not answer")
+
+    for part, name in ((sim.daemon.store, "write"), (sim.daemon.writer, "submit")):
+        with monkeypatch.context() as trouble:
+            trouble.setattr(part, name, fails)
+            sim.daemon._plan_now()
+            with pytest.raises(Busy):
+                sim.call(lambda tx, now: [])  # what was asked for before is over
+    sim.add_job()
+    for _ in range(2):  # the first one comes after the news of the job, the second after the plan
+        sim.call(lambda tx, now: [])
+    with sim.daemon.store.read() as tx:
+        assert [lease.node_id for lease in tx.find(Lease)] == ["pc"]
     sim.close()
 
 
