@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gridsched.core.errors import InvalidInput
-from gridsched.core.job import is_name
+from gridsched.core.job import is_digest, is_name
 
 __all__ = ["DeviceState", "Fleet", "LocalData", "Node", "NodeReason", "Plan", "Presence", "held_out", "jitter_share", "plan"]
 
 _MERIT_STEP = 1.25
 _POWER_SLACK_W = 1e-6
+_MOST_SAMPLES = 10**9
+"""Of one node's own data: more weigh so much in a merge that nobody else's would count."""
 
 
 class DeviceState(StrEnum):
@@ -55,6 +57,12 @@ class LocalData:
 
     digest: str
     samples: int
+
+    def __post_init__(self) -> None:
+        if not is_digest(self.digest):
+            raise InvalidInput(f"a node's own dataset is named by a sha256 digest, not {self.digest[:80]!r}")
+        if not 0 < self.samples <= _MOST_SAMPLES:
+            raise InvalidInput(f"dataset {self.digest[:12]}: a node's own data has 1 to {_MOST_SAMPLES} samples, not {self.samples}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

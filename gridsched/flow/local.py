@@ -1,8 +1,8 @@
 """Rounds over data that nodes hold for themselves: one unit for each holder, which only that holder can do.
 
-Who takes part is settled when a round opens: the holders that are present and opted in. One that comes later is in the next
-round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data, or is shut out,
-is waited for no longer. A round that has nobody takes those that come first.
+Who takes part is settled when a round opens: the holders that are present, opted in and able. One that comes later is in the next
+round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data, can no longer run the job,
+or is shut out, is waited for no longer. A round that has nobody takes those that come first.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.round import Round, RoundState
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
-from gridsched.flow import settle
+from gridsched.flow import settle, timing
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
@@ -26,7 +26,9 @@ __all__ = ["has_nobody", "holder_left", "holders_came", "shut_out", "units_for"]
 
 def units_for(tx: Tx, now: datetime, spec: JobSpec, rnd: Round, *, after: int = 0) -> list[WorkUnit]:
     """The units of a round over the nodes' own data named ``spec.local``, in the order of the nodes' names; ``after`` it had before."""
-    holders = [node for node in tx.find(Node, zone=spec.zone, revoked_at=None, quarantined_at=None) if spec.local in node.data]
+    job = tx.must(Job, spec.job_id)
+    nodes = tx.find(Node, zone=spec.zone, revoked_at=None, quarantined_at=None)
+    holders = [node for node in nodes if spec.local in node.data and timing.can_run(node, job)]
     ids = tuple(node.node_id for node in holders)
     present = {presence.node_id for presence in tx.find(Presence, node_id=ids) if presence.present}
     zone = tx.get(ZoneState, spec.zone) or ZoneState(zone=spec.zone)
@@ -70,11 +72,12 @@ def shut_out(tx: Tx, now: datetime, node: Node) -> list[Fact]:
 
 
 def holder_left(tx: Tx, now: datetime, node: Node) -> list[Fact]:
-    """Give up the units over data that ``node`` does not hold any more: nobody can do them."""
+    """Give up the units over data that ``node`` does not hold any more, and those that it can no longer run: nobody can do them."""
     held = {data.digest for data in node.data.values()}
     facts: list[Fact] = []
     for unit in tx.find(WorkUnit, only_node=node.node_id, state=(UnitState.OPEN, UnitState.LEASED)):
-        if unit.audits or unit.spec.dataset in held:
+        able = unit.spec.dataset in held and timing.can_run(node, tx.must(Job, unit.spec.job_id))
+        if unit.audits or able:
             continue
         for lease in tx.find(Lease, unit_id=unit.unit_id, state=LIVE):
             ended = end(lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED, now)

@@ -4,8 +4,12 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
+
+import pytest
 
 from gridsched.core.consent import Consent
+from gridsched.core.errors import MessageError
 from gridsched.core.fleet import LocalData
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import Lease
@@ -14,7 +18,7 @@ from gridsched.core.round import Round
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, advance, assign, collect, quarantine
 from gridsched.flow.collect import Checked
-from gridsched.wire import ConsentChoice, Hello, UpdateNotice
+from gridsched.wire import ConsentChoice, Hello, UpdateNotice, decode
 from tests.flow.conftest import House
 
 STEPS = {"attic": LocalData(digest="d" * 64, samples=40), "cellar": LocalData(digest="e" * 64, samples=24)}
@@ -205,3 +209,50 @@ def test_what_a_shut_out_holder_has_finished_is_not_merged_and_not_waited_for(ho
     house.do(partial(collect.update, node_id="attic", message=done, checked=Checked(norm=1.0), rules=house.rules))
     house.do(partial(quarantine.quarantine, node_id="attic", unit_id="k.r0.u0", why="its answer is wrong"))
     assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.ABANDONED, "cellar": UnitState.LEASED}
+
+
+UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "memory": ({"memory_bytes": 10**6}, {"memory_bytes": 10}),
+    "the program": ({"wasm_lacks": "aten.conv3d.default"}, {"runtime": "wasm-0123abcd"}),
+    "the owner": ({"runtime": "torch-x"}, {"runtime": "torch-arm"}),
+}
+"""What a job asks for, and a holder that has not got it."""
+
+
+@pytest.mark.parametrize("why", UNABLE)
+def test_a_holder_that_cannot_run_the_job_is_not_in_the_round(house: House, why: str) -> None:
+    asks, has = UNABLE[why]
+    holder(house, "attic")
+    holder(house, "cellar")
+    tell(house, "cellar", **has)
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0, **asks)
+    assert [unit[1] for unit in units(house)] == ["attic"]
+
+
+@pytest.mark.parametrize("why", UNABLE)
+def test_nobody_waits_for_a_holder_that_can_no_longer_run_the_job(house: House, why: str) -> None:
+    asks, has = UNABLE[why]
+    holder(house, "attic")
+    holder(house, "cellar")
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0, **asks)
+    house.surplus(1000)
+    house.tick()
+    tell(house, "cellar", **has)
+    assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.LEASED, "cellar": UnitState.ABANDONED}
+    assert house.lease("cellar") is None
+
+
+def tell(house: House, node_id: str, *, runtime: str = "torch-x", memory_bytes: int | None = None) -> None:
+    """``node_id`` greets with what it has now."""
+    hello = Hello(instance="one", runtime=runtime, memory_bytes=memory_bytes, data={"steps": STEPS[node_id]})
+    house.do(partial(collect.hello, node_id=node_id, message=hello, rules=house.rules))
+
+
+@pytest.mark.parametrize("said", ['"samples":0', '"samples":-5', '"samples":1000000001', '"digest":"x"'])
+def test_data_that_cannot_be_is_a_bad_message(said: str) -> None:
+    """A weight of 0 or less would end a whole job where its updates are merged."""
+    good = '{"instance":"one","runtime":"torch-x","data":{"steps":{"digest":"DIGEST","samples":40}}}'.replace("DIGEST", "d" * 64)
+    assert decode(good, Hello).data["steps"].samples == 40
+    bad = good.replace('"samples":40' if "samples" in said else '"digest":"' + "d" * 64 + '"', said)
+    with pytest.raises(MessageError, match="data"):
+        decode(bad, Hello)
