@@ -94,6 +94,7 @@ class WorkUnit:
     ``only_node`` is the one node that can do it, where the data is that node's own. ``audits`` is the unit that this one does again
     elsewhere, to be compared with it and never merged, ``audit_reason`` why, and ``audit_at`` since when. ``answer`` is what its result
     counts as where results are compared: equal texts are the same result. ``digests`` are (step, parameter digest) along the way.
+    ``middle_of`` are the leases whose work is in ``continuation``; it says nothing where there is none.
     """
 
     spec: UnitSpec
@@ -113,6 +114,12 @@ class WorkUnit:
     audit_at: datetime | None = None
     answer: str = ""
     digests: tuple[tuple[int, str], ...] = ()
+    middle_of: tuple[str, ...] = ()
+
+    @property
+    def middles(self) -> tuple[str, ...]:
+        """The leases whose handed-over work is in the continuation, and so in what comes of it; none where it begins anew."""
+        return self.middle_of if self.continuation is not None else ()
 
     @property
     def unit_id(self) -> str:

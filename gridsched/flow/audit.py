@@ -21,7 +21,7 @@ from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.flow import advance, settle
 from gridsched.flow.abandon import abandon
 from gridsched.flow.auditors import at_hand, target_w
-from gridsched.flow.case import classes_of
+from gridsched.flow.case import classes_of, worked_on
 from gridsched.flow.quarantine import disown, quarantine, reopened
 from gridsched.flow.rules import Rules
 from gridsched.ports import Reply, Tx
@@ -280,6 +280,8 @@ def _take_over(tx: Tx, now: datetime, unit: WorkUnit, right: WorkUnit) -> None:
             accepted_at=now,
             answer=right.answer,
             digests=right.digests,
+            continuation=right.continuation,
+            middle_of=right.middle_of,
         )
     )
 
@@ -344,7 +346,7 @@ def _was_set_aside(audit: WorkUnit) -> bool:
 
 def _workers(tx: Tx, unit: WorkUnit, lease: Lease) -> set[str]:
     """The node that finished ``unit``, and all whose middle may be in its result."""
-    return {lease.node_id} | {other.node_id for other in tx.find(Lease, unit_id=unit.unit_id, state=LeaseState.HANDED_OVER)}
+    return {lease.node_id, *(other.node_id for other in worked_on(tx, unit))}
 
 
 def _by(tx: Tx, unit: WorkUnit) -> str:

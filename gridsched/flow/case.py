@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from gridsched.core.errors import NotFound
-from gridsched.core.lease import Lease, LeaseState
+from gridsched.core.lease import Lease
 from gridsched.core.work import UnitSpec, UnitState, WorkUnit
 from gridsched.ports import Tx
 
-__all__ = ["Case", "case_of", "classes_of"]
+__all__ = ["Case", "case_of", "classes_of", "worked_on"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,10 @@ def case_of(tx: Tx, unit_id: str) -> Case:
 
 def classes_of(tx: Tx, unit: WorkUnit) -> set[str]:
     """The hardware classes of the work in a unit's result, as they were when it was done; "" among them for work of an unknown one."""
-    leases = tx.find(Lease, unit_id=unit.unit_id, state=LeaseState.HANDED_OVER)
-    if unit.accepted_lease is not None:
-        leases.append(tx.must(Lease, unit.accepted_lease))
-    return {lease.runtime for lease in leases}
+    return {lease.runtime for lease in worked_on(tx, unit)}
+
+
+def worked_on(tx: Tx, unit: WorkUnit) -> list[Lease]:
+    """The leases whose work is in a unit's result: the one that finished it, and those whose middles it went on from."""
+    finished = () if unit.accepted_lease is None else (unit.accepted_lease,)
+    return [tx.must(Lease, lease_id) for lease_id in (*unit.middles, *finished)]

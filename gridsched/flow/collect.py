@@ -127,6 +127,7 @@ def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: 
             state=UnitState.LEASED if has_another(tx, ended) else UnitState.OPEN,
             continuation=message.continuation if further else unit.continuation,
             continuation_step=message.step if further else unit.continuation_step,
+            middle_of=(*unit.middles, ended.lease_id) if further else unit.middles,
         ),
     )
     return Reply(orders_for(tx, now, node_id, rules=rules), [*facts, lease_ended(ended, now)])

@@ -19,6 +19,8 @@ from gridsched.ports import Tx
 
 __all__ = ["disown", "notice", "pardon", "quarantine", "reopened"]
 
+_ENDED = tuple(state for state in LeaseState if state not in LIVE)
+
 
 def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> list[Fact]:
     """Shut a node out until it is pardoned; ``why`` is told to its owner. Its work that waits to be merged is opened again, unpaid."""
@@ -30,6 +32,9 @@ def quarantine(tx: Tx, now: datetime, node_id: str, unit_id: str, why: str) -> l
     facts: list[Fact] = [NodeQuarantined(at=now, node_id=node_id, zone=node.zone, unit_id=unit_id, reason=why, versions=tuple(versions))]
     for lease in tx.find(Lease, node_id=node_id, state=LIVE):
         facts += _take_away(tx, now, lease)
+    for unit in _with_a_middle_of(tx, node_id):
+        facts += _begin_anew(tx, now, unit)
+    facts += _leave_unpaid(tx, now, node_id)
     for unit in _unmerged(tx):
         finished = tx.must(Lease, unit.accepted_lease)
         if finished.node_id == node_id and not _confirmed(tx, unit):
@@ -129,6 +134,34 @@ def _take_away(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
     if unit.state is UnitState.LEASED and not copies.has_another(tx, ended):
         tx.put(replace(unit, state=UnitState.OPEN, continuation=None, continuation_step=0))
     return [lease_ended(ended, now)]
+
+
+def _with_a_middle_of(tx: Tx, node_id: str) -> list[WorkUnit]:
+    """The units under way that go on from where the node has come to."""
+    mine = {lease.lease_id: lease.unit_id for lease in tx.find(Lease, node_id=node_id, state=LeaseState.HANDED_OVER)}
+    units = tx.find(WorkUnit, unit_id=tuple(sorted(set(mine.values()))), state=(UnitState.OPEN, UnitState.LEASED))
+    return [unit for unit in units if not mine.keys().isdisjoint(unit.middles)]
+
+
+def _begin_anew(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
+    """Open a unit whose middle may be wrong; whoever goes on from it stops, and is paid for what it has drawn in good faith."""
+    facts: list[Fact] = []
+    for lease in tx.find(Lease, unit_id=unit.unit_id, state=LIVE):
+        ended = end(lease, LeaseState.REVOKED, LeaseReason.SUPERSEDED, now)
+        tx.put(ended)
+        facts.append(lease_ended(ended, now))
+    tx.put(reopened(unit))
+    return facts
+
+
+def _leave_unpaid(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
+    """What the node did before for units that are not paid yet earns it nothing; a lease that only waits for its last words is closed."""
+    facts: list[Fact] = []
+    for lease in tx.find(Lease, node_id=node_id, state=_ENDED, settled=False):
+        unpaid = replace(lease, reason=LeaseReason.QUARANTINED)
+        tx.put(unpaid)
+        facts += settle.settle_outrun(tx, now, unpaid) if lease.awaits_last_words else []
+    return facts
 
 
 def _confirmed(tx: Tx, unit: WorkUnit) -> bool:

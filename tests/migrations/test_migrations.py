@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from alembic.script import ScriptDirectory
 from gridsched.core.consent import opted_out
 from gridsched.core.facts import NodePresent
 from gridsched.core.fleet import Node, Presence
+from gridsched.core.lease import Lease, LeaseReason, LeaseState, offer
+from gridsched.core.method import InnerOptimizer
+from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 from gridsched.store.migrate import config_for, downgrade, upgrade
 from gridsched.store.sql import SqlStore
 from gridsched.store.tables import KINDS, METADATA
@@ -64,6 +68,40 @@ def test_going_up_from_the_previous_release_keeps_its_rows(empty_database: str) 
         with store.read() as tx:
             assert (tx.find(Node), tx.find(Presence), tx.find(type(consent))) == ([NODE], [presence], [consent])
             assert tx.facts() == [(1, fact)]
+
+
+def test_middles_from_before_are_laid_to_all_who_handed_the_unit_over(empty_database: str) -> None:
+    handed_over = {"j.r0.u0": ["j.r0.u0.l1", "j.r0.u0.l2"], "j.r0.u1": ["j.r0.u1.l1"]}
+    with closing(SqlStore(empty_database)) as store:
+        upgrade(store.driver, None, "0004")
+        insert_as_it_was(
+            empty_database,
+            replace(unit("j.r0.u0"), continuation="c" * 64, continuation_step=4),
+            unit("j.r0.u1"),
+            *(lease(unit_id, name, LeaseState.HANDED_OVER) for unit_id, names in handed_over.items() for name in names),
+            lease("j.r0.u0", "j.r0.u0.l3", LeaseState.EXPIRED),
+        )
+        store.upgrade()
+        with store.read() as tx:
+            found = {row.unit_id: row.middles for row in tx.find(WorkUnit)}
+    assert found == {"j.r0.u0": ("j.r0.u0.l1", "j.r0.u0.l2"), "j.r0.u1": ()}
+
+
+def unit(unit_id: str) -> WorkUnit:
+    spec = UnitSpec(
+        unit_id=unit_id, job_id="j", kind=UnitKind.TRAIN, program="p", dataset="d", base="b", version=0, epoch=0, start=0, stop=64,
+        batch_size=8, passes=1, seed=1, inner=InnerOptimizer(name="sgd", lr=0.1),
+    )  # fmt: skip
+    return WorkUnit(spec=spec, round_id="j.r0", index=0)
+
+
+def lease(unit_id: str, lease_id: str, state: LeaseState) -> Lease:
+    made = offer(
+        unit_id=unit_id, job_id="j", node_id="attic-pc", zone="de-lu", generation=int(lease_id[-1]), power_w=100.0, decision_id="d",
+        reward_micro_per_kwh=0, reward_micro_per_unit=0, now=NOON, ttl=timedelta(minutes=1), longest=timedelta(hours=1),
+        jitter=timedelta(0), reason=LeaseReason.PLANNED, runtime="torch",
+    )  # fmt: skip
+    return replace(made, lease_id=lease_id, state=state)
 
 
 @contextmanager
