@@ -19,7 +19,7 @@ from gridsched.core.facts import (
     UpdateRejected,
 )
 from gridsched.core.fleet import Node, Presence
-from gridsched.core.job import Job, is_digest
+from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
 from gridsched.flow import advance, assign, audit, local, not_finite, quarantine, settle, stream
@@ -35,6 +35,8 @@ from gridsched.wire import VERSION, ConsentChoice, HandOver, Hello, MeterReport,
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
 _MOST_REFUSALS = 5
+_MOST_OF_ONE = 3 * _MOST_REFUSALS
+"""Of one node alone, while there are others that could do the unit and never come to it: no wait is without an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,18 +212,19 @@ def _too_often(tx: Tx, now: datetime, unit: WorkUnit, why: Refusal, notice: str)
 
     A unit is a pure function: what several nodes do not do right nobody will, and its job ends. Updates of one node alone that cannot
     be read say that this node is broken or lies; it is shut out, and ends no job by itself. Too large a step or an evaluation that
-    does not add up may be the program's own fault: another node is to try it, and where none is there the job ends with that reason.
+    does not add up may be the program's own fault: another node is to try it, and where none is there, or none comes to it, the job ends
+    with that reason.
     """
-    by = [lease.node_id for lease in tx.find(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE))]
-    if len(by) < _MOST_REFUSALS:
+    tries = tx.find(Lease, unit_id=unit.unit_id, reason=(LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE))
+    if len(tries) < _MOST_REFUSALS:
         return []
-    told = f"{notice}, for the {len(by)}th time"
-    if len(set(by)) > 1:
+    told = f"{notice}, for the {len(tries)}th time"
+    if len({lease.node_id for lease in tries}) > 1:
         return advance.hopeless(tx, now, unit, told)
     if why is Refusal.NORM_BOUND or unit.spec.kind is UnitKind.EVALUATE:
-        waits = not_finite.others(tx, tx.must(Job, unit.spec.job_id), unit, by)
+        waits = len(tries) < _MOST_OF_ONE and not_finite.others(tx, now, unit, tries)
         return [] if waits else advance.hopeless(tx, now, unit, told)
-    return quarantine.quarantine(tx, now, by[0], unit.unit_id, told)
+    return quarantine.quarantine(tx, now, tries[0].node_id, unit.unit_id, told)
 
 
 def _accept(

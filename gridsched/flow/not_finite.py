@@ -4,43 +4,46 @@ What follows is the owner's choice (`core.method.NotFinite`): the job stops and 
 A single node is not believed while there is another one that can be asked: it may be broken, or lying.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from gridsched.core.facts import Fact
-from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job
 from gridsched.core.lease import Lease, LeaseReason
 from gridsched.core.method import NotFinite
 from gridsched.core.work import UnitKind, WorkUnit
-from gridsched.flow import advance, timing
+from gridsched.flow import advance
+from gridsched.flow.auditors import at_hand
 from gridsched.ports import Tx
 
 __all__ = ["others", "settled"]
 
-_ENOUGH_TRIES = 5
-"""Of one node, though there are others that could do it and never come to it."""
+_ENOUGH_TRIES = 15
+"""Of one node, though there are others that could do it and never come to it: no wait is without an end."""
 
 
 def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """What comes of ``unit``, which has just been refused as not finite; nothing where another node is to try it first."""
-    tries = [lease.node_id for lease in tx.find(Lease, unit_id=unit.unit_id, reason=LeaseReason.NOT_FINITE)]
-    job = tx.must(Job, unit.spec.job_id)
-    enough = _ENOUGH_TRIES if others(tx, job, unit, tries) else 2
-    if len(set(tries)) < 2 and len(tries) < enough:
+    tries = tx.find(Lease, unit_id=unit.unit_id, reason=LeaseReason.NOT_FINITE)
+    by = sorted({lease.node_id for lease in tries})
+    enough = _ENOUGH_TRIES if others(tx, now, unit, tries) else 2
+    if len(by) < 2 and len(tries) < enough:
         return []
-    if job.spec.method.not_finite is NotFinite.SKIP:
+    if tx.must(Job, unit.spec.job_id).spec.method.not_finite is NotFinite.SKIP:
         return advance.skip(tx, now, unit)
-    return advance.hopeless(tx, now, unit, f"{_told(unit)} ended in NaN or infinity on {' and '.join(sorted(set(tries)))}; {_REMEDY}")
+    return advance.hopeless(tx, now, unit, f"{_told(unit)} ended in NaN or infinity on {' and '.join(by)}; {_REMEDY}")
 
 
 _REMEDY = "lower the learning rate, look at these samples, or submit with not_finite = skip to go on without them"
 
 
-def others(tx: Tx, job: Job, unit: WorkUnit, tried: list[str]) -> bool:
-    """Whether a node that is there and is not among ``tried`` could do ``unit``."""
-    nodes = tx.find(Node, zone=job.spec.zone, revoked_at=None, quarantined_at=None)
-    able = [n.node_id for n in nodes if unit.only_node in ("", n.node_id) and n.node_id not in tried and timing.can_run(n, job)]
-    return any(presence.present for presence in tx.find(Presence, node_id=tuple(able)))
+def others(tx: Tx, now: datetime, unit: WorkUnit, tries: Sequence[Lease]) -> bool:
+    """Whether a node that did none of ``tries`` could do ``unit`` and is willing to: one that is merely there never comes to it."""
+    if unit.only_node:
+        return False
+    by = {lease.node_id for lease in tries}
+    drew_w = max((lease.power_w for lease in tries), default=0.0)
+    return bool(at_hand(tx, now, tx.must(Job, unit.spec.job_id), but=by, drew_w=drew_w))
 
 
 def _told(unit: WorkUnit) -> str:

@@ -158,14 +158,12 @@ def test_a_unit_that_several_nodes_cannot_do_right_ends_its_job(house: House) ->
     assert "unreadable" in ended[0].reason
 
 
-def test_too_large_a_step_waits_for_another_node_to_try_it_and_accuses_nobody(house: House) -> None:
+def test_too_large_a_step_on_several_nodes_ends_the_job_and_accuses_nobody(house: House) -> None:
     house.job(samples=64)
     house.working()
-    house.join("attic", opt_in=False)
+    assert refused(house, "pc", 4, Refusal.NORM_BOUND) == ([], [])
+    house.join("attic")
     house.sync("attic")
-    assert refused(house, "pc", 7, Refusal.NORM_BOUND) == ([], [])
-    opted(house, "pc", opted_in=False)
-    opted(house, "attic", opted_in=True)
     ended, shut_out = refused(house, "attic", 1, Refusal.NORM_BOUND)
     assert not shut_out
     assert "norm_bound" in ended[0].reason
