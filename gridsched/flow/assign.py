@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from gridsched.core.consent import Consent
 from gridsched.core.facts import Fact, LeaseOffered, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
@@ -10,6 +11,7 @@ from gridsched.core.fleet import Node, NodeReason, Plan, Presence, jitter_share,
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
+from gridsched.core.round import Round, RoundState
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.flow import advance, audit, local, settle, stream, timing
@@ -40,6 +42,10 @@ _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
     NodeReason.QUARANTINED: LeaseReason.QUARANTINED,
 }
 _OUT_OF_REACH = (NodeReason.ABSENT, NodeReason.DOUBTFUL)
+_LATE_S = 60.0
+"""Real seconds by which a control tick may be late on a machine that is busy; in a replay they are many of the daemon's."""
+_TICKS = 6
+"""Decisions from which is told how often a zone decides."""
 _FEW = 100
 """Units under way among which a node that has just finished one looks for a copy; in larger rounds the next control tick does."""
 
@@ -263,14 +269,38 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
         if now >= lease.expires_at:
             facts += settle.settle_outrun(tx, now, lease)
-    return facts + local.holders_came(tx, now) + advance.cut_short(tx, now)
+    return facts + _pause_unwatched(tx, now, rules) + local.holders_came(tx, now) + advance.cut_short(tx, now)
+
+
+def _pause_unwatched(tx: Tx, now: datetime, rules: Rules) -> list[Fact]:
+    """Pause what draws under decisions that nobody makes any more: its zone has left the configuration, or its control tick fails."""
+    facts: list[Fact] = []
+    for zone in tx.find(ZoneState):
+        if not _is_watched(tx, now, zone.zone, rules):
+            drawing = tx.find(Lease, zone=zone.zone, state=(LeaseState.OFFERED, LeaseState.ACTIVE))
+            paused = [pause(lease, LeaseReason.STALE_SIGNAL, now) for lease in drawing]
+            tx.put(*paused)
+            facts += [lease_fact(LeasePaused, lease, now) for lease in paused]
+    return facts
+
+
+def _is_watched(tx: Tx, now: datetime, zone: str, rules: Rules) -> bool:
+    """Whether the zone's newest decision is one that a control tick may still stand by.
+
+    A tick waits for the same writer as a sweep does, and never for a provider, so a busy daemon is late by seconds. It is given several
+    lives of a lease, and no less than the time that a unit may stay paused; a zone that decides less often, several of its own intervals.
+    """
+    newest = [decision.decided_at for decision in tx.find(Decision, zone=zone, order="-decided_at", limit=_TICKS)]
+    late = max(5 * rules.lease_ttl, rules.hand_over_after, timedelta(seconds=_LATE_S * rules.clock_speed))
+    usual = max((after - before for after, before in pairwise(newest)), default=timedelta(0))
+    return bool(newest) and abs(now - newest[0]) <= max(late, 5 * usual)
 
 
 def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     """The daemon is back: its absence is nobody's fault, so leases within their longest time get a fresh ``lease_ttl``.
 
-    No line that was cut with it says anything of a node. Where the machine's clock was set back meanwhile, nothing may lie in the
-    future: it would hold until time has caught up. What was open of audits is let go where the site audits no more.
+    No line that was cut with it says anything of a node. What was open of audits is let go where the site audits no more; what draws
+    under a decision from long ago is paused until there is a new one.
     """
     for lease in tx.find(Lease, state=LIVE):
         tx.put(renew(_brought_back(lease, now), now=now, ttl=rules.lease_ttl))
@@ -278,12 +308,31 @@ def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         register_at = presence.register_at and min(presence.register_at, now)
         tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at, cut_at=None))
     for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
-        tx.put(replace(lease, expires_at=max(lease.expires_at, now + rules.lease_ttl)))  # time for its last words
-    return audit.stop(tx, now) if rules.trust is None else []
+        tx.put(replace(lease, changed_at=min(lease.changed_at, now), expires_at=now + rules.lease_ttl))  # time for its last words
+    _forget_the_future(tx, now)
+    return _pause_unwatched(tx, now, rules) + (audit.stop(tx, now) if rules.trust is None else [])
 
 
 def _brought_back(lease: Lease, now: datetime) -> Lease:
-    """``lease`` with all its moments earlier by as much as its last change lies in the future."""
+    """``lease`` with all its moments earlier by as much as its last change lies in the future.
+
+    One that changed long ago and was renewed until the machine's clock was set back lives no longer for it.
+    """
     ahead = max(lease.changed_at - now, timedelta(0))
     moments = ("offered_at", "not_before", "changed_at", "expires_at", "ends_at")
-    return replace(lease, **{name: getattr(lease, name) - ahead for name in moments})
+    back = replace(lease, **{name: getattr(lease, name) - ahead for name in moments})
+    return replace(back, expires_at=min(back.expires_at, now))
+
+
+def _forget_the_future(tx: Tx, now: datetime) -> None:
+    """Where the machine's clock was set back, no choice, audit or round may have begun in the future: it would hold until then."""
+    for consent in tx.find(Consent):
+        if consent.since > now:
+            ahead = consent.since - now
+            tx.put(replace(consent, since=now, until=consent.until and consent.until - ahead))
+    for unit in tx.find(WorkUnit, state=(UnitState.OPEN, UnitState.LEASED)):
+        if unit.audit_at is not None and unit.audit_at > now:
+            tx.put(replace(unit, audit_at=now))
+    for rnd in tx.find(Round, state=RoundState.OPEN):
+        if rnd.opened_at > now:
+            tx.put(replace(rnd, opened_at=now))

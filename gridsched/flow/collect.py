@@ -21,6 +21,7 @@ from gridsched.core.facts import (
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import is_digest
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, grant, hold, pause, renew
+from gridsched.core.ledger import Transfer
 from gridsched.core.work import Refusal, UnitKind, UnitState, WorkUnit
 from gridsched.flow import advance, assign, audit, local, not_finite, quarantine, settle, stream
 from gridsched.flow.copies import end_others, has_another
@@ -116,6 +117,9 @@ def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: 
     if message.continuation is not None and not is_digest(message.continuation):
         raise InvalidInput(f"lease {lease.lease_id}: continuation must be a stored blob's digest, got {message.continuation!r}")
     facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
+    if lease.steps_executed > 0:
+        lease, granted = _granted(tx, now, lease)
+        facts = [*facts, *granted]
     unit = tx.must(WorkUnit, lease.unit_id)
     if not 0 <= message.step <= unit.spec.steps:
         raise InvalidInput(f"lease {lease.lease_id}: step {message.step} is outside the unit's 0..{unit.spec.steps}")
@@ -149,13 +153,23 @@ def update(tx: Tx, now: datetime, node_id: str, message: UpdateNotice, checked: 
     if unit.state is not UnitState.LEASED:
         raise LeaseLost(f"unit {unit.unit_id} is {unit.state} already; drop this result")
     facts, lease = _last_words(tx, now, node_id, message.instance, lease, message.meter, message.steps_executed, rules)
-    if lease.state is LeaseState.OFFERED:  # finished within one sync: it was granted by doing
-        lease = grant(lease, began(lease, now))
-        facts = [*facts, lease_fact(LeaseActive, lease, now), *settle.reserve(tx, now, lease)]
+    lease, granted = _granted(tx, now, lease)
+    facts = [*facts, *granted]
     checked = checked if checked.refusal else _complete(unit, message, checked)
     if checked.refusal is not None:
         return _refuse(tx, now, node_id, lease, unit, checked, facts, rules)
     return _accept(tx, now, node_id, lease, unit, message, checked, facts, rules)
+
+
+def _granted(tx: Tx, now: datetime, lease: Lease) -> tuple[Lease, list[Fact]]:
+    """``lease`` as granted by doing, where its node has worked on it before its first report; it may have been paused before that, too."""
+    if lease.state is LeaseState.OFFERED:
+        lease = grant(lease, began(lease, now))
+        return lease, [lease_fact(LeaseActive, lease, now), *settle.reserve(tx, now, lease)]
+    if lease.state is not LeaseState.PAUSED or tx.get(Transfer, f"{lease.lease_id}.reserve") is not None:
+        return lease, []
+    worked_s = (lease.changed_at - began(lease, lease.changed_at)).total_seconds()
+    return replace(lease, active_s=worked_s), settle.reserve(tx, now, lease)
 
 
 def _complete(unit: WorkUnit, message: UpdateNotice, checked: Checked) -> Checked:
