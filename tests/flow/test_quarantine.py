@@ -84,10 +84,11 @@ def test_whoever_has_gone_on_from_it_already_stops_and_is_paid_and_the_unit_begi
     assert set(paid.values()) == {"honest"}
 
 
-def test_the_middles_of_others_stay(site: House) -> None:
-    site.join("other")
-    hand_over(site, "liar")
-    shut_out(site, "other")
+def test_the_middles_of_others_stay_though_it_was_at_the_unit_too(site: House) -> None:
+    hand_over(site, "liar", None, step=0)
+    assert goes_on(site, "other") == 0
+    hand_over(site, "other")
+    shut_out(site)
     assert goes_on(site, "honest") == 8
 
 
