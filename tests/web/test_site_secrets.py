@@ -87,7 +87,6 @@ def test_an_empty_token_is_nobodys_whatever_has_been_stored(tmp_path: Path, scop
     async def ask() -> None:
         await Gate(store, calls_per_s=10).demand(scope, Role.VIEWER)
 
-    with pytest.raises(Unauthorized, match="Authorization"):
-        with ThreadPoolExecutor(1) as aside:  # a browser of other tests may hold this thread's loop
-            aside.submit(asyncio.run, ask()).result()
+    with ThreadPoolExecutor(1) as aside, pytest.raises(Unauthorized, match="Authorization"):
+        aside.submit(asyncio.run, ask()).result()  # a browser of other tests may hold this thread's loop
     store.close()
