@@ -115,11 +115,14 @@ class Client:
         """The offset to go on from."""
         where = {"Content-Range": f"bytes {offset}-{offset + len(piece) - 1}/{total}", "Content-Type": "application/octet-stream"}
         with self._answer("PUT", f"/v1/blobs/{digest}", data=piece, headers=where) as answer:
-            if answer.status_code == 202:
-                return _offset(answer, offset + len(piece))
-            if answer.status_code != 204:
+            if answer.status_code == 204:
+                return total
+            if answer.status_code != 202:
                 raise error_from(answer.status_code, b"", what=f"PUT {answer.url}")
-            return total
+            reached = _offset(answer, offset + len(piece))
+            if reached >= total:
+                raise Unreachable(f"{self.url} has all of blob {digest[:12]} and does not say that it is stored; trying again later")
+            return reached
 
     @contextmanager
     def blob(self, digest: str, *, offset: int = 0) -> Iterator[tuple[int, Iterator[bytes]]]:

@@ -129,10 +129,8 @@ def test_what_is_stored_already_is_not_sent_again(
     assert [method for method, _ in daemon.calls] == ["HEAD"]
 
 
-@pytest.mark.parametrize(
-    "fault", [Fault("/v1/blobs/", 200), Fault("/v1/blobs/", 200, method="PUT"), Fault("/v1/blobs/", 302, method="PUT")]
-)
-def test_a_login_page_takes_no_file_in_the_daemons_place(
+@pytest.mark.parametrize("fault", [Fault("/v1/blobs/", 200), *(Fault("/v1/blobs/", status, method="PUT") for status in (200, 202, 302))])
+def test_only_a_file_that_is_said_to_be_stored_is(
     daemon: FakeDaemon, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr(client_module, "SMALL_BYTES", 4)

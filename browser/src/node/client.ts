@@ -118,7 +118,10 @@ export class Client {
             "Content-Type": "application/octet-stream",
         };
         const answer = await this.ask("PUT", `/v1/blobs/${digest}`, { body: piece, headers });
-        return answer.status === 202 ? offsetOf(answer, offset + piece.byteLength) : total;
+        if (answer.status === 204) return total;
+        const reached = answer.status === 202 ? offsetOf(answer, offset + piece.byteLength) : total;
+        if (reached >= total) throw new Failure("Unreachable", `blob ${digest.slice(0, 12)} is not stored, though all of it was sent`);
+        return reached;
     }
 
     private async post<T>(path: string, message: object): Promise<T> {

@@ -1,12 +1,8 @@
 // What can go wrong between the page and the daemon, by the daemon's own names (gridsched/core/errors.py).
 
-/** Where an answer does not say what is wrong. Not 401 and 403: a hotel's login page must not look like a revoked token. */
+/** Where an answer has not the daemon's own words, and is what a daemon's would be. A login page or a proxy refuses nothing in its name. */
 const BY_STATUS: Record<number, string> = {
-    400: "InvalidInput",
     404: "NotFound",
-    409: "Conflict",
-    413: "TooLarge",
-    422: "InvalidInput",
     429: "Busy",
     503: "Busy",
     507: "StorageFull",
