@@ -14,7 +14,7 @@ equals ``most``; there a commercial solver does it. Here it falls apart into dom
 1. Within a domain and for a given set of nodes the rest is a sort: each gets its least, what is left goes to the most valuable first.
 2. A price on the domain's energy ranks its nodes. The best k at that price are a good set of k, and the price also bounds the value of
    every set of k (Lagrange). A ladder of prices gives a domain's *curve*: the best set found and a bound for each k. Where no price
-   ranks a good set of k first, the one of k - 1 and the best node that fits beside it is better.
+   ranks a good set of k first, one of k - 1 and the best node that fits beside it is better, or one of k + 1 without its worst.
 3. The curves meet in a small dynamic programme over the number of nodes, once for the sets and once for the bounds.
 
 The k nodes with the least needs fit whenever any k nodes do, so a choice is found exactly where one exists; and the bound says how far
@@ -174,10 +174,16 @@ def _curve(domain: _Domain, most: int) -> _Curve:
         better = worth > value
         best[better], value[better] = sets[better], worth[better]
     for count in range(1, most + 1):
-        wider = _one_more(domain, best[count - 1])
-        if len(wider) and (worth := domain.value(wider)).max() > value[count]:
-            best[count], value[count] = wider[worth.argmax()], worth.max()
+        _improve(domain, best, value, count, _one_more(domain, best[count - 1]))
+    for count in range(most - 1, -1, -1):
+        _improve(domain, best, value, count, _one_less(best[count + 1]))
     return _Curve(best, value, np.maximum(bound, value))
+
+
+def _improve(domain: _Domain, best: Mask, value: Floats, count: int, sets: Mask) -> None:
+    """Take the best of ``sets`` [a, m] for ``best[count]`` where it is worth more."""
+    if len(sets) and (worth := domain.value(sets)).max() > value[count]:
+        best[count], value[count] = sets[worth.argmax()], worth.max()
 
 
 def _one_more(domain: _Domain, chosen: Mask) -> Mask:
@@ -186,6 +192,14 @@ def _one_more(domain: _Domain, chosen: Mask) -> Mask:
     come = np.flatnonzero(~chosen & (domain.least_j <= left_j))[:_SWAP]
     sets = np.repeat(chosen[None], len(come), axis=0)
     sets[np.arange(len(come)), come] = True
+    return sets
+
+
+def _one_less(chosen: Mask) -> Mask:
+    """Sets [a, m]: ``chosen`` [m] without one of its nodes, for the least valuable of them."""
+    gone = np.flatnonzero(chosen)[-_SWAP:]
+    sets = np.repeat(chosen[None], len(gone), axis=0)
+    sets[np.arange(len(gone)), gone] = False
     return sets
 
 

@@ -113,10 +113,22 @@ def test_a_pair_that_no_price_ranks_first_is_found_by_exchange() -> None:
     assert (found(one).value, by_trying_all(one)) == (6900.0, 6900.0)
 
 
-def test_what_a_good_set_leaves_goes_to_one_more_node_where_every_price_ranks_sets_first_that_do_not_fit() -> None:
-    rows = [(0, 0.0, 23.0, 0.3), (0, 150.0, 150.0, 0.4), (0, 151.0, 151.0, 0.4)]
-    one = slot(rows, fewest=0, most=2, energy_j=[300.0])
-    assert found(one).value == by_trying_all(one) == pytest.approx(151 * 0.4 + 23 * 0.3)
+@pytest.mark.parametrize(
+    ("rows", "fewest", "most", "best"),
+    [
+        ([(0, 0.0, 0.0, 0.0), (0, 0.0, 23.0, 0.3), (0, 150.0, 150.0, 0.4), (0, 151.0, 151.0, 0.4)], 0, 2, 151 * 0.4 + 23 * 0.3),
+        ([(0, 100, 500, 1.0), (0, 150, 450, 2.0), (0, 300, 350, 7.0), (0, 150, 150, 1.0), (0, 50, 200, 1.0)], 2, 4, 250 * 2.0 + 50),
+    ],
+    ids=["one more beside a good set of fewer", "one less of a good set of more"],
+)
+def test_a_set_that_no_price_ranks_first_is_found_from_its_neighbours(rows: list[Row], fewest: int, most: int, best: float) -> None:
+    one = slot(rows, fewest=fewest, most=most, energy_j=[300.0])
+    assert found(one).value == by_trying_all(one) == pytest.approx(best)
+
+
+def test_a_node_that_fits_nowhere_leaves_no_doubt_of_the_choice() -> None:
+    selection = found(slot([(0, 400.0, 500.0, 9.0), (0, 100.0, 200.0, 1.0)], fewest=0, most=1, energy_j=[300.0]))
+    assert selection.value == selection.bound == pytest.approx(200.0)
 
 
 def test_an_empty_domain_serves_who_needs_nothing_and_nobody_else() -> None:
