@@ -36,8 +36,6 @@ from gridsched.wire import VERSION, ConsentChoice, HandOver, Hello, MeterReport,
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
 _MOST_REFUSALS = 5
-_MOST_OF_ONE = 3 * _MOST_REFUSALS
-"""Of one node alone, while there are others that could do the unit and never come to it: no wait is without an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +234,7 @@ def _too_often(tx: Tx, now: datetime, unit: WorkUnit, why: Refusal, notice: str)
     if len({lease.node_id for lease in tries}) > 1:
         return advance.hopeless(tx, now, unit, told)
     if why is Refusal.NORM_BOUND or unit.spec.kind is UnitKind.EVALUATE:
-        waits = len(tries) < _MOST_OF_ONE and not_finite.others(tx, now, unit, tries)
+        waits = len(tries) < not_finite.MOST_OF_ONE and not_finite.others(tx, now, unit, tries)
         return [] if waits else advance.hopeless(tx, now, unit, told)
     return quarantine.quarantine(tx, now, tries[0].node_id, unit.unit_id, told)
 

@@ -16,17 +16,17 @@ from gridsched.flow import advance
 from gridsched.flow.auditors import at_hand
 from gridsched.ports import Tx
 
-__all__ = ["others", "settled"]
+__all__ = ["MOST_OF_ONE", "others", "settled"]
 
-_ENOUGH_TRIES = 15
-"""Of one node, though there are others that could do it and never come to it: no wait is without an end."""
+MOST_OF_ONE = 15
+"""Tries by one node alone, though there are others that could do it and never come to it: no wait is without an end."""
 
 
 def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """What comes of ``unit``, which has just been refused as not finite; nothing where another node is to try it first."""
     tries = tx.find(Lease, unit_id=unit.unit_id, reason=LeaseReason.NOT_FINITE)
     by = sorted({lease.node_id for lease in tries})
-    enough = _ENOUGH_TRIES if others(tx, now, unit, tries) else 2
+    enough = MOST_OF_ONE if others(tx, now, unit, tries) else 2
     if len(by) < 2 and len(tries) < enough:
         return []
     if tx.must(Job, unit.spec.job_id).spec.method.not_finite is NotFinite.SKIP:

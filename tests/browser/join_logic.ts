@@ -15,25 +15,7 @@ import { single } from "../../browser/src/node/single.ts";
 import { Supply } from "../../browser/src/node/supply.ts";
 import { type UnitSpec, parse } from "../../browser/src/node/wire.ts";
 import { Workshop } from "../../browser/src/node/workshop.ts";
-
-/** Node's own, which the DOM's types do not know. */
-declare const process: { exit(code: number): never };
-
-let failures = 0;
-
-async function check(name: string, body: () => Promise<void> | void): Promise<void> {
-    try {
-        await body();
-    } catch (error) {
-        failures += 1;
-        console.log(`${name}: ${String(error)}`);
-    }
-}
-
-function equal(found: unknown, wanted: unknown): void {
-    const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
-    if (a !== b) throw new Error(`${a} is not ${b}`);
-}
+import { check, end, equal } from "./checks.ts";
 
 function holds(what: boolean, words: string): void {
     if (!what) throw new Error(words);
@@ -339,4 +321,4 @@ await check("without locks one page works, of two that open at once too, and ano
     lines.forEach((line) => line.close());
 });
 
-process.exit(failures);
+end();

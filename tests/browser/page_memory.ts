@@ -5,29 +5,11 @@ import type { Client } from "../../browser/src/node/client.ts";
 import { type Identity, LIMITS } from "../../browser/src/node/home.ts";
 import type { ToWorker } from "../../browser/src/node/pipe.ts";
 import type { ConsentChoice, Order, Orders, Sync } from "../../browser/src/node/wire.ts";
-
-/** Node's own, which the DOM's types do not know. */
-declare const process: { exit(code: number): never };
+import { check, end, equal } from "./checks.ts";
 
 const IDENTITY: Identity = { nodeId: "n", token: "t", zone: "z", powerW: 5, memoryBytes: 1e9, clockSpeed: 1 };
 const HOUR_S = 3600;
 const UNIT = { unit_id: "u", job_id: "j", kind: "train", start: 0, stop: 200, batch_size: 2, passes: 1, memory_bytes: 0 };
-
-let failures = 0;
-
-async function check(name: string, body: () => Promise<void>): Promise<void> {
-    try {
-        await body();
-    } catch (error) {
-        failures += 1;
-        console.log(`${name}: ${String(error)}`);
-    }
-}
-
-function equal(found: unknown, wanted: unknown): void {
-    const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
-    if (a !== b) throw new Error(`${a} is not ${b}`);
-}
 
 /** Until all that is under way has been carried out: nothing here waits for anything outside. */
 async function settled(): Promise<void> {
@@ -197,4 +179,4 @@ await check("a unit that was stored in the end leaves nothing stuck", async () =
     equal([page.stuck, page.held?.phase], ["", "finished"]);
 });
 
-process.exit(failures);
+end();

@@ -24,7 +24,7 @@ from gridsched.ports import Reply, Tx
 from gridsched.store.sql import SqlStore
 from gridsched.testing import ManualClock
 from gridsched.testing.simulation import POLICY
-from gridsched.wire import ConsentChoice, Hello, Join, LeaseReport, MeterReport, Orders, Sync
+from gridsched.wire import ConsentChoice, HandOver, Hello, Join, LeaseReport, MeterReport, Orders, Sync
 from tests.sim.conftest import fast_folder
 
 T = TypeVar("T")
@@ -152,6 +152,21 @@ class House:
         self.tick()
         self.sync(node_id, register_j=0.0)
         return self.held(node_id)
+
+    def hand_over(self, node_id: str, continuation: str | None = C, *, step: int = 8) -> None:
+        """The consumer opts out, and the node gives its unit back, perhaps with a middle."""
+        lease = self.held(node_id)
+        message = HandOver(
+            instance="one",
+            lease_id=lease.lease_id,
+            generation=lease.generation,
+            continuation=continuation,
+            step=step,
+            steps_executed=step,
+            reason="opted_out",
+        )
+        self.do(partial(collect.choose, node_id=node_id, message=ConsentChoice(opted_in=False), rules=self.rules))
+        self.do(partial(collect.hand_over, node_id=node_id, message=message, rules=self.rules))
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.core.trust import Auditing
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import collect, quarantine
-from gridsched.wire import ConsentChoice, HandOver
-from tests.flow.conftest import C, House, of
+from gridsched.flow import quarantine
+from tests.flow.conftest import House, of
 from tests.flow.test_audits import finish, one_unit
 
 
@@ -26,22 +25,6 @@ def site(house: House) -> House:
     house.clock.advance(timedelta(seconds=20))
     house.sync("liar", step=4, register_j=1000.0)
     return house
-
-
-def hand_over(site: House, node_id: str, continuation: str | None = C, *, step: int = 8) -> None:
-    """The consumer opts out, and the node gives its unit back."""
-    lease = site.held(node_id)
-    message = HandOver(
-        instance="one",
-        lease_id=lease.lease_id,
-        generation=lease.generation,
-        continuation=continuation,
-        step=step,
-        steps_executed=step,
-        reason="opted_out",
-    )
-    site.do(partial(collect.choose, node_id=node_id, message=ConsentChoice(opted_in=False), rules=site.rules))
-    site.do(partial(collect.hand_over, node_id=node_id, message=message, rules=site.rules))
 
 
 def goes_on(site: House, node_id: str) -> int:
@@ -59,13 +42,13 @@ def shut_out(site: House, node_id: str = "liar") -> None:
 
 
 def test_nobody_goes_on_from_the_middle_of_a_node_that_is_shut_out(site: House) -> None:
-    hand_over(site, "liar")
+    site.hand_over("liar")
     shut_out(site)
     assert goes_on(site, "honest") == 0
 
 
 def test_whoever_has_gone_on_from_it_already_stops_and_is_paid_and_the_unit_begins_anew(site: House) -> None:
-    hand_over(site, "liar")
+    site.hand_over("liar")
     assert goes_on(site, "honest") == 8
     taken = site.held("honest")
     site.clock.advance(timedelta(seconds=20))
@@ -85,15 +68,15 @@ def test_whoever_has_gone_on_from_it_already_stops_and_is_paid_and_the_unit_begi
 
 
 def test_the_middles_of_others_stay_though_it_was_at_the_unit_too(site: House) -> None:
-    hand_over(site, "liar", None, step=0)
+    site.hand_over("liar", None, step=0)
     assert goes_on(site, "other") == 0
-    hand_over(site, "other")
+    site.hand_over("other")
     shut_out(site)
     assert goes_on(site, "honest") == 8
 
 
 def test_what_a_node_did_before_it_was_shut_out_earns_it_nothing_later(site: House) -> None:
-    hand_over(site, "liar")
+    site.hand_over("liar")
     (before,) = site.rows(Lease)
     assert not before.settled
     shut_out(site)

@@ -10,8 +10,7 @@ from gridsched.core.consent import Consent
 from gridsched.core.facts import AuditEnded, AuditOpened, NodeQuarantined
 from gridsched.core.fleet import held_out
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import audit, collect, decide
-from gridsched.wire import ConsentChoice, HandOver
+from gridsched.flow import audit, decide
 from tests.flow.conftest import C, House, of
 from tests.flow.test_audits import ALWAYS, finish, one_unit, ready, worker
 
@@ -85,23 +84,6 @@ def test_an_audit_that_nobody_takes_is_waited_for_only_while_nobody_may_work(sit
     assert len(site.rows(WorkUnit, state=UnitState.OPEN)) == int(waits)
 
 
-def handed_over(site: House, node_id: str, continuation: str | None, *, step: int) -> None:
-    """The consumer opts out, and the node gives its unit back, perhaps with a middle."""
-    lease = site.held(node_id)
-    out = ConsentChoice(opted_in=False)
-    message = HandOver(
-        instance="one",
-        lease_id=lease.lease_id,
-        generation=lease.generation,
-        continuation=continuation,
-        step=step,
-        steps_executed=step,
-        reason="opted_out",
-    )
-    site.do(partial(collect.choose, node_id=node_id, message=out, rules=site.rules))
-    site.do(partial(collect.hand_over, node_id=node_id, message=message, rules=site.rules))
-
-
 @pytest.mark.parametrize(("continuation", "step", "accused"), [(None, 0, True), (C, 8, False)])
 def test_a_liar_is_shielded_by_whose_middle_it_went_on_from_and_by_nobody_who_gave_nothing(
     site: House, continuation: str | None, step: int, accused: bool
@@ -111,7 +93,7 @@ def test_a_liar_is_shielded_by_whose_middle_it_went_on_from_and_by_nobody_who_ga
     site.job(method=one_unit())
     site.surplus(1000.0)
     site.tick()
-    handed_over(site, worker(site), continuation, step=step)
+    site.hand_over(worker(site), continuation, step=step)
     site.clock.advance(timedelta(seconds=1))
     site.tick()
     liar = worker(site)
@@ -130,7 +112,7 @@ def test_a_node_of_another_class_that_gave_nothing_makes_no_unit_unauditable(sit
     site.job(method=one_unit(passes=4))
     site.surplus(1000.0)
     site.tick()
-    handed_over(site, "pi", None, step=0)
+    site.hand_over("pi", None, step=0)
     for name in ("pc", "old"):
         site.join(name)
     site.clock.advance(timedelta(seconds=1))

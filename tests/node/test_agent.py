@@ -162,19 +162,8 @@ class Bench:
 
 
 @pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
-
-
-@pytest.fixture
 def spec(daemon: FakeDaemon) -> UnitSpec:
     return unit(daemon)
-
-
-@pytest.fixture
-def home(daemon: FakeDaemon, tmp_path: Path) -> Home:
-    return joined(tmp_path, daemon)
 
 
 @pytest.fixture

@@ -32,12 +32,6 @@ HELLO = Hello(instance="i1", runtime="r")
 
 
 @pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
-
-
-@pytest.fixture
 def client(daemon: FakeDaemon) -> Iterator[Client]:
     made = Client(daemon.url, TOKEN)
     yield made

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -12,7 +11,6 @@ from gridsched.core.errors import GridschedError, InvalidInput, Unauthorized
 from gridsched.node.client import Client
 from gridsched.node.contact import Contact
 from gridsched.node.state import Choice, Home
-from tests.node.builders import joined
 from tests.node.fake_daemon import TOKEN, FakeDaemon, Fault
 
 T = TypeVar("T")
@@ -68,17 +66,6 @@ class Desk:
     def turn(self) -> None:
         self.ask()
         self.answer()
-
-
-@pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
-
-
-@pytest.fixture
-def home(daemon: FakeDaemon, tmp_path: Path) -> Home:
-    return joined(tmp_path, daemon)
 
 
 @pytest.fixture

@@ -26,17 +26,6 @@ LONG = 60
 """Passes of the unit: a few seconds of training, enough to be interrupted in."""
 
 
-@pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
-
-
-@pytest.fixture
-def home(daemon: FakeDaemon, tmp_path: Path) -> Home:
-    return joined(tmp_path, daemon)
-
-
 class Agents:
     """Starts agents and leaves none behind."""
 

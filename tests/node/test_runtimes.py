@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from tests.node.fake_daemon import FakeDaemon
 from tests.train.builders import dataset_of, hard_net, samples
 
 MISSING = "raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
-
-
-@pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
 
 
 def without(folder: Path, *names: str) -> dict[str, str]:

@@ -22,12 +22,6 @@ ROUNDS = 3
 
 
 @pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    with FakeDaemon() as fake:
-        yield fake
-
-
-@pytest.fixture
 def client(daemon: FakeDaemon) -> Iterator[Client]:
     made = Client(daemon.url, TOKEN)
     yield made

@@ -1,6 +1,7 @@
 """Who is let in: invitations and tokens are shown once, kept as hashes, end with their time, and are taken back at once."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -40,9 +41,10 @@ def invited(house: House, **how: Any) -> str:
 
 
 def closed_with(line: ClientConnection) -> int | None:
-    """The code with which the server closes ``line``, however much it says before."""
+    """The code with which the server closes ``line`` within ten seconds, however much it says before; None where it does not."""
+    until = time.monotonic() + 10
     with suppress(ConnectionClosed):
-        while True:
+        while time.monotonic() < until:
             line.recv(timeout=10)
     return line.close_code
 
