@@ -70,7 +70,7 @@ def _draw(books: Books, watcher: Watcher, folder: Path, console: Console) -> Pat
 def _ledger(accounts: Sequence[Account]) -> Table:
     table = Table(title="Ledger", title_justify="left", title_style="bold", header_style="grey58", border_style="grey42")
     table.add_column("account")
-    for name in ("earned ct", "paid ct", "pending ct", "balance ct"):
+    for name in ("earned ct", "paid ct", "reserved ct", "balance ct"):
         table.add_column(name, justify="right")
     for account in accounts:
         pending = account.credits_pending - account.debits_pending
