@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -176,6 +177,16 @@ def build(web: Web) -> Iterator[House]:
     yield house
     house.close()
     shutil.rmtree(folder)
+
+
+@contextmanager
+def fresh_house(web: Web = LIMITS) -> Iterator[House]:
+    """A house of its own for one test, closed also where that fails."""
+    making = build(web)
+    try:
+        yield next(making)
+    finally:
+        next(making, None)
 
 
 @pytest.fixture

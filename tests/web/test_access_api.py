@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from gridsched.core.access import secret_hash
 from gridsched.web.channel import REVOKED
 from gridsched.web.gate import SUBPROTOCOL
-from tests.web.conftest import LIMITS, ZONE, House, build
+from tests.web.conftest import LIMITS, ZONE, House, build, fresh_house
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_the_sites_own_token_changes_with_its_file_alone(house: House) -> None:
 
 def test_a_new_file_makes_the_token_of_the_old_one_worthless() -> None:
     first, second = "first-of-the-site", "second-of-the-site"
-    for made in build(LIMITS):
+    with fresh_house() as made:
         (made.daemon.settings.folder / "operator.token").write_text(f"{first}\n", encoding="utf-8")
         made.start_again()
         assert made.get("/v1/me", token=first)["role"] == "admin"

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from gridsched.core.errors import Unreachable
 from gridsched.core.facts import SignalDegraded, UnitAccepted
 from gridsched.core.job import JobSpec
 from gridsched.core.method import Method
-from gridsched.core.settings import Web
 from gridsched.flow import quarantine
 from gridsched.testing import ManualClock
 from gridsched.train.dataset import write_dataset
@@ -23,7 +21,7 @@ from gridsched.train.program import to_bytes
 from gridsched.train.version import initial_version
 from gridsched.web.views import fact
 from tests.train.builders import SAMPLES, hard_net, samples
-from tests.web.conftest import LIMITS, ZONE, House, build
+from tests.web.conftest import LIMITS, ZONE, House, build, fresh_house
 
 VIEWERS = [
     "/v1/status", "/v1/jobs", "/v1/jobs/j", "/v1/jobs/j/versions", "/v1/jobs/j/epochs", "/v1/jobs/j/schedule", "/v1/datasets", "/v1/nodes",
@@ -46,16 +44,6 @@ def house() -> Iterator[House]:
             made.post(f"/v1/zones/{ZONE}/{'pause' if paused else 'resume'}")
             made.tick()
         yield made
-
-
-@contextmanager
-def fresh_house(web: Web = LIMITS) -> Iterator[House]:
-    """A house of its own for one test, closed also where that fails."""
-    making = build(web)
-    try:
-        yield next(making)
-    finally:
-        next(making, None)
 
 
 def refusal(answer: Any) -> tuple[int, str, str]:
