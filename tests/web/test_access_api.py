@@ -121,9 +121,13 @@ def test_one_code_is_taken_back_and_the_others_stay_good(house: House) -> None:
 
 def test_all_open_codes_of_a_zone_are_taken_back_and_nodes_that_have_joined_stay(house: House) -> None:
     house.post("/v1/invites/withdraw", {"zone": ZONE})
+    house.join("kept")
     codes = [invited(house) for _ in range(3)]
     assert house.post("/v1/invites/withdraw", {"zone": ZONE}).json() == {"withdrawn": 3}
     assert {enrol(house, code, "late").status_code for code in codes} == {403}
+    assert all(
+        datetime.fromisoformat(row["expires_at"]) > house.clock.now() for row in house.get("/v1/invites") if row["used_by"] == "kept"
+    )
     assert "pc" in {row["node_id"] for row in house.get("/v1/nodes") if not row["revoked"]}
 
 
