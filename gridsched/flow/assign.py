@@ -243,14 +243,14 @@ def _ask_back(tx: Tx, now: datetime, seats: Sequence[Seat], chosen: Plan, work: 
     return []
 
 
-def close_lease(tx: Tx, now: datetime, lease: Lease, state: LeaseState, reason: LeaseReason) -> list[Fact]:
+def close_lease(tx: Tx, now: datetime, lease: Lease, state: LeaseState, reason: LeaseReason, detail: str = "") -> list[Fact]:
     """End a lease without a result; its unit waits for the next node with whatever continuation is stored, unless another is at it."""
     ended = end(lease, state, reason, now)
     tx.put(ended)
     unit = tx.must(WorkUnit, lease.unit_id)
     if unit.state is UnitState.LEASED and not has_another(tx, ended):
         tx.put(replace(unit, state=UnitState.OPEN))
-    return [lease_ended(ended, now)]
+    return [lease_ended(ended, now, detail)]
 
 
 def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:

@@ -10,6 +10,7 @@ from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import timing
+from gridsched.flow.open_work import COULD_NOT
 from gridsched.flow.rules import Rules
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
@@ -20,7 +21,6 @@ _MOST_SLOW = 32
 """Of all that are at work, only those with the most left are compared with every idle node."""
 
 _OWN_LIMITS = (LeaseReason.DEVICE_BUSY, LeaseReason.DEVICE_HOT, LeaseReason.ON_BATTERY, LeaseReason.DISK_FULL)
-_COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)
 
 
 def raises_doubt(fact: Fact) -> bool:
@@ -72,7 +72,7 @@ class Copies:
         """The one that this node should do, and why; it is no more there for others."""
         for held, why in self._for(node, presence):
             unit = held.unit
-            if not self._tx.count(Lease, unit_id=unit.unit_id, node_id=node.node_id, reason=_COULD_NOT):
+            if not self._tx.count(Lease, unit_id=unit.unit_id, node_id=node.node_id, reason=COULD_NOT):
                 self._left[unit.spec.job_id] -= 1
                 self._doubted = [other for other in self._doubted if other is not held]
                 self._slow = [other for other in self._slow if other is not held]

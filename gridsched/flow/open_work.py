@@ -1,7 +1,8 @@
 """The units that wait for a node, and which of them a node may be given.
 
 A node that could not do a unit leaves it to others: the same node, first in merit, would else be asked about it for ever, and end its
-job alone. It is asked again where nobody is there who has tried it less often.
+job alone. It is asked again where nobody is there who has tried it less often; about what it has refused several times, less and less
+often.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,9 +16,24 @@ from gridsched.flow import timing
 from gridsched.flow.seats import Seat
 from gridsched.ports import Tx
 
-__all__ = ["OpenWork"]
+__all__ = ["COULD_NOT", "OpenWork", "asked_again"]
 
-_COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)
+COULD_NOT = (LeaseReason.NODE_REFUSED, LeaseReason.UPDATE_REFUSED, LeaseReason.NOT_FINITE)
+"""Why a lease ended whose node could not do the unit."""
+_AT_ONCE = 3
+_MOST_OFTEN, _LEAST_OFTEN = timedelta(minutes=1), timedelta(hours=1)
+
+
+def asked_again(tries: Iterable[Lease]) -> datetime | None:
+    """When the node of ``tries`` may be asked again about the unit that it could not do in them; None: at once.
+
+    What it refused before it began costs nothing, so nothing else ends such tries: after the third it waits a minute, and twice as long
+    each time, up to an hour. It may have more memory by then, or a file that it could not have.
+    """
+    refused = [lease.changed_at for lease in tries if lease.reason is LeaseReason.NODE_REFUSED]
+    if len(refused) < _AT_ONCE:
+        return None
+    return max(refused) + min(_MOST_OFTEN * 2 ** min(len(refused) - _AT_ONCE, 10), _LEAST_OFTEN)
 
 
 class OpenWork:
@@ -29,10 +45,10 @@ class OpenWork:
         begun = [unit for unit in self._units if unit.leases]
         last = tuple(f"{unit.unit_id}.l{unit.leases}" for unit in begun)
         self._last = {lease.unit_id: lease for lease in tx.find(Lease, lease_id=last)} if last else {}
-        self._tried: dict[tuple[str, str], list[datetime]] = {}
+        self._tried: dict[tuple[str, str], list[Lease]] = {}
         ids = tuple(unit.unit_id for unit in begun)
-        for lease in tx.find(Lease, unit_id=ids, reason=_COULD_NOT) if ids else ():
-            self._tried.setdefault((lease.unit_id, lease.node_id), []).append(lease.changed_at)
+        for lease in tx.find(Lease, unit_id=ids, reason=COULD_NOT) if ids else ():
+            self._tried.setdefault((lease.unit_id, lease.node_id), []).append(lease)
         self._left: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
@@ -42,15 +58,16 @@ class OpenWork:
         """From now on no node is given what it could not do while another one that may work has tried it less often.
 
         That is one that is free and fits into what is left of ``target_w``; and, for ``patience``, one that is busy or for which others
-        would have to stop.
+        would have to stop. What it has refused several times it is not given before its time either, whoever is there.
         """
         willing = [seat for seat in seats if seat.reason is None and seat.power_w <= target_w]
         left_w = target_w - sum(seat.draws_w for seat in willing)
         units = {unit.unit_id: unit for unit in self._units}
-        for (unit_id, node_id), ended in self._tried.items():
-            others = [seat for seat in willing if self._times(unit_id, seat.node) < len(ended) and self._can(seat.node, units[unit_id])]
+        for (unit_id, node_id), tries in self._tried.items():
+            others = [seat for seat in willing if self._times(unit_id, seat.node) < len(tries) and self._can(seat.node, units[unit_id])]
             free = any(seat.lease is None and seat.power_w <= left_w for seat in others)
-            if free or (others and now - max(ended) < patience):
+            waits = others and now - max(lease.changed_at for lease in tries) < patience
+            if free or waits or now < (asked_again(tries) or now):
                 self._left.add((unit_id, node_id))
 
     def leave_all_tried(self) -> None:
@@ -90,7 +107,7 @@ class OpenWork:
 
     def _left_off(self, node: Node, unit: WorkUnit) -> bool:
         last = self._last.get(unit.unit_id)
-        return last is not None and last.node_id == node.node_id and last.reason not in _COULD_NOT
+        return last is not None and last.node_id == node.node_id and last.reason not in COULD_NOT
 
     def _may(self, node: Node, unit: WorkUnit) -> bool:
         return (unit.unit_id, node.node_id) not in self._left and self._can(node, unit)

@@ -28,6 +28,7 @@ __all__ = ["LONGEST_S", "MOST_STEPS", "Group", "back", "began", "cut", "sync_man
 LONGEST_S = timedelta(days=36_500).total_seconds()
 MOST_STEPS = 2**53
 _Changes = dict[str, Any]
+_MOST_WORDS = 500
 _SPEED_MEMORY = 0.7
 _INSTANT = timedelta(microseconds=1)
 _DEVICE_PAUSE = {
@@ -215,7 +216,7 @@ class Group:
         if lease is None or (lease.lease_id, lease.generation) != (report.lease_id, report.generation):
             return False
         if report.state == "refused":
-            self.facts += close_lease(tx, self.now, lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED)
+            self.facts += close_lease(tx, self.now, lease, LeaseState.REVOKED, LeaseReason.NODE_REFUSED, report.reason[:_MOST_WORDS])
             del self.desk.leases[node_id]
             return False
         worked = report.state == "running" or report.steps_executed > lease.steps_executed

@@ -21,9 +21,9 @@ def lease_offered(lease: Lease, now: datetime) -> LeaseOffered:
     return LeaseOffered(**_about(lease, now), decision_id=lease.decision_id)
 
 
-def lease_ended(lease: Lease, now: datetime) -> LeaseEnded:
+def lease_ended(lease: Lease, now: datetime, detail: str = "") -> LeaseEnded:
     """The end of a lease, with how it ended."""
-    return LeaseEnded(**_about(lease, now), state=lease.state.value)
+    return LeaseEnded(**_about(lease, now), state=lease.state.value, detail=detail)
 
 
 def _about(lease: Lease, now: datetime) -> dict[str, Any]:

@@ -5,16 +5,22 @@ from datetime import datetime
 from typing import Any
 
 from gridsched.core.copies import Held, Pace, doubt
+from gridsched.core.facts import LeaseEnded, UpdateRejected, kind_of
 from gridsched.core.fleet import Presence
 from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState
 from gridsched.core.work import UnitState, WorkUnit
+from gridsched.flow.open_work import COULD_NOT, asked_again
 from gridsched.ports import Tx
 from gridsched.web.views import plain
 
 __all__ = ["units"]
 
 Json = dict[str, Any]
+
+_REFUSED = (kind_of(LeaseEnded), kind_of(UpdateRejected))
+_MOST_TOLD = 50
+"""Waiting units of which is told who could not do them."""
 
 
 def units(tx: Tx, job: Job, now: datetime, *, pace: Pace, limit: int) -> list[Json]:
@@ -27,7 +33,28 @@ def units(tx: Tx, job: Job, now: datetime, *, pace: Pace, limit: int) -> list[Js
     seen = {presence.node_id: presence for presence in tx.find(Presence, node_id=ids)}
     rows = [_unit(unit, sorted(leases.get(unit.unit_id, ()), key=lambda each: each.generation), seen, now, pace) for unit in waiting]
     rows.sort(key=lambda row: (row["state"] == UnitState.OPEN, not any(lease["doubt"] for lease in row["leases"])))
+    _tell_who_could_not(tx, now, rows[:limit])
     return rows[:limit]
+
+
+def _tell_who_could_not(tx: Tx, now: datetime, rows: Sequence[Json]) -> None:
+    """Add to what waits for a node which ones have had it, why they could not do it, and when they are asked again."""
+    waiting = {row["unit_id"]: row for row in rows if row["state"] == UnitState.OPEN}
+    tried: dict[str, dict[str, list[Lease]]] = {}
+    for lease in tx.find(Lease, unit_id=tuple(waiting), reason=COULD_NOT) if waiting else ():
+        tried.setdefault(lease.unit_id, {}).setdefault(lease.node_id, []).append(lease)
+    for unit_id, nodes in list(tried.items())[:_MOST_TOLD]:
+        waiting[unit_id]["waits"] += "".join(f"; {_could_not(tx, now, tries)}" for tries in nodes.values())
+
+
+def _could_not(tx: Tx, now: datetime, tries: Sequence[Lease]) -> str:
+    last = max(tries, key=lambda lease: lease.generation)
+    words = [fact.detail for _, fact in tx.facts(kinds=_REFUSED, subject=last.lease_id) if isinstance(fact, LeaseEnded | UpdateRejected)]
+    why = next(filter(None, words), str(last.reason))
+    often = f" {len(tries)} times" if len(tries) > 1 else ""
+    again = asked_again(tries)
+    later = f", and is asked again at {again:%H:%M} UTC" if again is not None and again > now else ""
+    return f"{last.node_id} could not do it{often}: {why}{later}"
 
 
 def _unit(unit: WorkUnit, leases: Sequence[Lease], seen: Mapping[str, Presence], now: datetime, pace: Pace) -> Json:

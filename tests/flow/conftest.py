@@ -114,6 +114,7 @@ class House:
         instance: str = "one",
         device: str = "free",
         age_s: float = 0.0,
+        reason: str = "",
     ) -> tuple[Orders, list[Fact]]:
         """One sync on whatever lease the node holds."""
         lease = self.lease(node_id)
@@ -125,6 +126,7 @@ class House:
                 step=step,
                 steps_executed=step if executed is None else executed,
                 speed=1.0,
+                reason=reason,
             )
             if lease
             else None

@@ -297,8 +297,8 @@ def test_a_refused_offer_goes_to_another_node(house: House) -> None:
     house.job()
     house.working()
     house.join("old")
-    _, facts = house.sync(state="refused")
-    assert [f.reason for f in of(facts, LeaseEnded)] == ["node_refused"]
+    _, facts = house.sync(state="refused", reason="MemoryError: 2 GB are not there")
+    assert [(f.reason, f.detail) for f in of(facts, LeaseEnded)] == [("node_refused", "MemoryError: 2 GB are not there")]
     house.clock.advance(timedelta(seconds=1))
     offered = {o.unit_id: o.node_id for o in of(house.tick()[1], LeaseOffered)}
     assert len(offered) == 2

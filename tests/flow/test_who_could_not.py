@@ -78,6 +78,30 @@ def test_a_lone_node_is_asked_again_at_once(house: House) -> None:
         house.sync("pc", state="refused")
 
 
+def test_what_a_lone_node_refuses_time_and_again_it_is_asked_about_less_and_less_often(house: House) -> None:
+    house.job(**ONE_UNIT)
+    house.join("pc")
+    for wait in (0.5, 0.5, 0.5, 1, 2, 4, 8, 16, 32, 60, 60):
+        minutes = timedelta(minutes=wait)
+        if wait >= 1:
+            assert asked(house, after=minutes - timedelta(seconds=1)) == [], f"before {wait} minutes are over"
+            minutes = timedelta(seconds=1)
+        assert asked(house, after=minutes) == [("pc", "j.r0.u0")], f"after {wait} minutes"
+        house.sync("pc", state="refused")
+
+
+def test_a_node_that_waits_to_be_asked_again_does_another_unit_meanwhile(house: House) -> None:
+    house.job(**{**ONE_UNIT, "samples": 128})
+    house.join("pc")
+    soon = timedelta(seconds=10)
+    for _ in range(6):
+        assert asked(house, after=soon)
+        house.sync("pc", state="refused")
+    assert asked(house, after=soon) == []
+    house.job("other", **ONE_UNIT)
+    assert asked(house, after=soon) == [("pc", "other.r0.u0")]
+
+
 def test_one_that_there_is_no_power_for_keeps_nobody_from_trying_again(house: House) -> None:
     house.job(**ONE_UNIT)
     house.join("pc")

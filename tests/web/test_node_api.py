@@ -1,6 +1,7 @@
 """What a node may ask and tell, and what it is answered when it is wrong."""
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,22 @@ def test_a_bad_update_is_refused_with_its_reason_and_its_unit_waits_for_another_
     assert answer.json()["order"] is None
     assert house.accepted() == []
     assert house.get("/v1/facts?kinds=update_rejected")[0]["reason"] == reason
+
+
+def test_what_a_node_cannot_do_is_told_in_its_own_words_with_what_the_round_waits_for(house: House) -> None:
+    token = house.working()
+    for tries in range(4):  # its first unit, the other one, and twice the first again
+        if tries:
+            house.surplus(500)
+            house.tick()
+        lease = house.lease()
+        report = {"lease_id": lease.lease_id, "generation": lease.generation, "state": "refused", "reason": "MemoryError: 2 GB"}
+        sync = {"instance": "one", "device": "free", "lease": report}
+        assert house.post("/v1/node/sync", sync, token=token).status_code == 200
+    waits = {unit["unit_id"]: unit["waits"] for unit in house.get("/v1/jobs/j/units")}[lease.unit_id]
+    again = house.clock.now() + timedelta(minutes=1)
+    assert "waits for a node; pc could not do it 3 times: MemoryError: 2 GB" in waits
+    assert waits.endswith(f"and is asked again at {again:%H:%M} UTC")
 
 
 def test_an_update_that_was_never_uploaded_is_refused(house: House) -> None:

@@ -214,9 +214,10 @@ class LeaseResumed(_LeaseFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseEnded(_LeaseFact):
-    """``state`` is handed_over, released, expired or revoked."""
+    """``state`` is handed_over, released, expired or revoked; ``detail`` is what its node said where it could not do the unit."""
 
     state: str
+    detail: str = ""
 
 
 HELD = (LeaseOffered, LeaseActive, LeasePaused, LeaseResumed, LeaseEnded)
