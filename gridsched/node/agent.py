@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gridsched.core.errors import GridschedError
 from gridsched.node.cache import BlobCache
 from gridsched.node.contact import Contact, real_seconds
 from gridsched.node.decide import Action, Local, Move, Phase, next_action
@@ -86,7 +85,7 @@ class Agent:
             BlobCache(home.blobs, limit_bytes=settings.cache_bytes),
             self._lines.fetch,
             got=self._trainer.fetched,
-            lost=self._on_lost,
+            lost=self._trainer.lost,
             stuck=self._note_stuck,
         )
         self._held: Held | None = None
@@ -344,13 +343,6 @@ class Agent:
             self._trainer.let(self._share(held.order))  # it rests though nobody asked it to
         if (held.phase, held.saved) != before:
             self.contact.hurry(within_s=_SOON_S if held.phase is Phase.RUNNING else 0.0)
-
-    def _on_lost(self, digest: str, error: GridschedError) -> None:
-        """The child waits for a blob that this node can never have."""
-        held = self._held
-        if held is not None and held.phase in (Phase.STARTING, Phase.RUNNING, Phase.PAUSED):
-            self._trainer.drop(held.run)
-            self._refuse(held, f"{type(error).__name__}: blob {digest[:12]} cannot be had: {error}", self._monotonic())
 
     def _refuse(self, held: Held, why: str, now_s: float) -> None:
         log.error("unit %s cannot be run here: %s", held.order.unit.unit_id, why, extra={"action": "unit_refused"})

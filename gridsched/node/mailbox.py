@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from gridsched.node.pipe import Drop, Order, Train, Wake, order
+from gridsched.node.pipe import Drop, Lost, Order, Train, Wake, order
 
 __all__ = ["Mailbox"]
 
@@ -18,6 +18,7 @@ class Mailbox:
         self._changed = threading.Condition()
         self._waiting: deque[Train] = deque()
         self._dropped = 0
+        self._lost: dict[str, str] = {}
         self.orphaned = False
         self.share = 1.0
         self._thread = threading.Thread(target=self._read, name="mailbox", daemon=True)
@@ -40,6 +41,10 @@ class Mailbox:
         """Whether that run is dropped, or the agent gone."""
         return self.orphaned or run <= self._dropped
 
+    def lost(self, digest: str) -> str:
+        """Why a blob can never be had, since the last run was asked for; "" where that was not said."""
+        return self._lost.get(digest, "")
+
     def wait(self, seconds: float | None, until: Callable[[], bool]) -> bool:
         """Wait for ``until`` to hold, at most ``seconds`` (None: however long); it is asked again at every line. Whether it holds."""
         with self._changed:
@@ -57,6 +62,9 @@ class Mailbox:
     def _take(self, message: Order) -> None:
         if isinstance(message, Train):
             self._waiting.append(message)
+            self._lost = {}
+        elif isinstance(message, Lost):
+            self._lost[message.digest] = message.why
         elif isinstance(message, Drop):
             self._dropped = max(self._dropped, message.run)
             self._waiting = deque(train for train in self._waiting if train.run > self._dropped)

@@ -1,7 +1,7 @@
 """What agent and training child say to each other: one JSON object a line, and one shared byte.
 
 The byte is the **gate**: the child reads it before every step, so a pause costs no message and no system call. Lines to the
-child: `Train`, `Fetched`, `Drop`, `Wake`. Lines from it: `Ready`, `Need`, `Progress`, `Done`, `Failed`. ``run`` numbers
+child: `Train`, `Fetched`, `Lost`, `Drop`, `Wake`. Lines from it: `Ready`, `Need`, `Progress`, `Done`, `Failed`. ``run`` numbers
 what is asked of the child, so that words about an earlier run are not taken for the present one.
 """
 
@@ -22,6 +22,7 @@ __all__ = [
     "Failed",
     "Fetched",
     "Gate",
+    "Lost",
     "Need",
     "Order",
     "Progress",
@@ -56,6 +57,13 @@ class Fetched(_Line, frozen=True, kw_only=True):
     """The blob asked for lies in the cache."""
 
     digest: str
+
+
+class Lost(_Line, frozen=True, kw_only=True):
+    """The blob asked for can never be had, and ``why``."""
+
+    digest: str
+    why: str
 
 
 class Drop(_Line, frozen=True, kw_only=True):
@@ -112,7 +120,7 @@ class Failed(_Line, frozen=True, kw_only=True):
     detail: str
 
 
-Order = Train | Fetched | Drop | Wake
+Order = Train | Fetched | Lost | Drop | Wake
 Event = Ready | Need | Progress | Done | Failed
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

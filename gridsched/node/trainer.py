@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from gridsched.config import environment_with
-from gridsched.core.errors import MessageError
-from gridsched.node.pipe import Drop, Event, Fetched, Gate, Order, Train, Wake, event, line
+from gridsched.core.errors import GridschedError, MessageError
+from gridsched.node.pipe import Drop, Event, Fetched, Gate, Lost, Order, Train, Wake, event, line
 from gridsched.node.settings import NodeSettings
 from gridsched.node.state import Home
 
@@ -100,6 +100,10 @@ class Trainer:
     def fetched(self, digest: str) -> None:
         """Tell the child that a blob it waits for is there."""
         self._send(Fetched(digest=digest))
+
+    def lost(self, digest: str, error: GridschedError) -> None:
+        """Tell the child that a blob it waits for can never be had: without a continuation it begins anew, else it gives up."""
+        self._send(Lost(digest=digest, why=f"{type(error).__name__}: {error}"))
 
     def quit(self, *, within_s: float = 0.0) -> None:
         """Let the child save what it is at and end; with ``within_s``, wait that long and then kill it."""

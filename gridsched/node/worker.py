@@ -6,18 +6,19 @@ the lines of `gridsched.node.pipe` and nothing else; its end of file on standard
 
 import argparse
 import hashlib
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import psutil
 
-from gridsched.core.errors import BlobCorrupt, DatasetError, GridschedError, OutOfMemory, StorageFull
+from gridsched.core.errors import BlobCorrupt, DatasetError, GridschedError, InvalidInput, NotFound, OutOfMemory, StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.files import Write, write_durable
 from gridsched.node.mailbox import Mailbox
@@ -34,6 +35,8 @@ from gridsched.train.unit import Continuation, Runtime, UnitRun, summary
 from gridsched.train.version import read_version
 
 __all__ = ["Ended", "Worker", "main"]
+
+log = logging.getLogger(__name__)
 
 _TELL_EVERY_S = 0.1
 _RETRY_S = 1.0
@@ -151,26 +154,34 @@ class Worker:
     def _prepare(self, train: Train, runtime: Runtime, saver: Saver, middles: Path) -> UnitRun:
         spec = train.unit
         unit = UnitRun(spec, runtime, self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base)).tensors)
-        found = self._newest(train, middles)
-        if found is not None:
-            unit.load(found)
-            saver.step = found.step
+        for found in self._saved(train, middles):
+            try:
+                unit.load(found)
+            except InvalidInput as error:
+                log.warning("a continuation is passed over: %s", error)
+            else:
+                saver.step = found.step
+                break
         return unit
 
-    def _newest(self, train: Train, middles: Path) -> Continuation | None:
-        """The furthest continuation there is: the node's own or the daemon's. A damaged one is passed over, steps can be run again.
+    def _saved(self, train: Train, middles: Path) -> Iterator[Continuation]:
+        """The node's own continuation and the daemon's, where it is further: the furthest first.
 
-        The node's own from before another release is not among them: the daemon would take all of the unit for the work of this one.
+        One that is damaged, or that nobody has any more, is passed over: steps can be run again. The node's own from before another
+        release is not among them: the daemon would take all of the unit for the work of this one.
         """
         mine = None
         with suppress(GridschedError):
             mine = load_continuation(middles)
         if mine is not None and not _fits(mine, train.unit):
             mine = None
-        if train.continuation is None or (mine is not None and mine.step >= train.continuation_step):
-            return mine
-        theirs = Continuation.from_bytes(self._blob(train.continuation).read_bytes())
-        return theirs if _fits(theirs, train.unit) else mine
+        if train.continuation is not None and (mine is None or mine.step < train.continuation_step):
+            try:
+                yield Continuation.from_bytes(self._blob(train.continuation).read_bytes())
+            except GridschedError as error:
+                log.warning("the continuation at step %d is passed over: %s", train.continuation_step, error)
+        if mine is not None:
+            yield mine
 
     def _runtime(self, digest: str) -> Runtime:
         if self._warm is None or self._warm[0] != digest:
@@ -193,9 +204,11 @@ class Worker:
         for _ in range(2):
             if not path.exists() and not self._mail.ended(self._run):
                 self._tell(Need(digest=digest))
-                self._mail.wait(None, lambda: path.exists() or self._mail.ended(self._run))
+                self._mail.wait(None, lambda: path.exists() or self._mail.ended(self._run) or bool(self._mail.lost(digest)))
             if self._mail.ended(self._run):
                 raise Ended
+            if not path.exists():
+                raise NotFound(f"blob {digest[:12]} cannot be had: {self._mail.lost(digest)}")
             if file_digest(path) == digest:
                 return path
             path.unlink(missing_ok=True)

@@ -174,8 +174,11 @@ class UnitRun:
         self._samples = _samples(spec, dataset)
         self._batches_per_pass = spec.steps // spec.passes
         self._read: tuple[tuple[int, int], dict[str, Array]] = ((-1, -1), {})
-        runtime.load(base)
-        runtime.start(spec.inner, micro_batch=spec.micro_batch, precision=spec.precision)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._runtime.load(self._base)
+        self._runtime.start(self.spec.inner, micro_batch=self.spec.micro_batch, precision=self.spec.precision)
 
     @property
     def done(self) -> bool:
@@ -233,12 +236,16 @@ class UnitRun:
         )
 
     def load(self, saved: Continuation) -> None:
-        """Go on where ``saved`` was made. InvalidInput if it belongs to another unit or does not fit."""
+        """Go on where ``saved`` was made. InvalidInput if it belongs to another unit or does not fit; the unit is then at its beginning."""
         if saved.unit_id != self.spec.unit_id or not 0 <= saved.step <= self.spec.steps:
             raise InvalidInput(f"a continuation of unit {saved.unit_id} at step {saved.step} does not fit unit {self.spec.unit_id}")
         if self.spec.kind is UnitKind.TRAIN:
-            self._runtime.load(_under(_MODEL, saved.tensors), frozen=False)
-            self._runtime.load_optimizer(_under(_OPTIMIZER, saved.tensors), saved.step)
+            try:
+                self._runtime.load(_under(_MODEL, saved.tensors), frozen=False)
+                self._runtime.load_optimizer(_under(_OPTIMIZER, saved.tensors), saved.step)
+            except InvalidInput:
+                self._begin()
+                raise
         self.position, self.metrics, self._trail = saved.step, saved.metrics, DigestTrail(saved.digests)
 
     def delta(self) -> dict[str, Array]:

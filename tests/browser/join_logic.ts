@@ -208,6 +208,16 @@ await check("held at a step it saves there, and another workshop goes on from th
     equal(((await done) as Extract<FromWorker, { kind: "done" }>).executed, 100 - told.step);
 });
 
+await check("a continuation that nobody has any more costs steps but not the unit", async () => {
+    globalThis.fetch = async () => new Response('{"error":"NotFound","detail":"there is no such blob"}', { status: 404 });
+    const { shop, said, until } = workshop(new Memory());
+    const done = until("done");
+    void until("failed").then(() => shop.hear({ ...TRAIN, run: 2 }));
+    shop.hear({ ...TRAIN, continuation: "d".repeat(64), continuationStep: 50 });
+    const found = (await done) as Extract<FromWorker, { kind: "done" }>;
+    equal([found.run, found.executed, said.filter((message) => message.kind === "failed")], [1, 100, []]);
+});
+
 await check("a full disk holds the work and says so", async () => {
     const files = new Memory();
     const { shop, until } = workshop(files, (position) => {

@@ -70,6 +70,9 @@ class Straw:
     def fetched(self, digest: str) -> None:
         self.told.append(f"fetched {digest[:6]}")
 
+    def lost(self, digest: str, error: GridschedError) -> None:
+        self.told.append(f"lost {digest[:6]}: {error}")
+
     def at(self, step: int, *, paused: bool = False, saved: int = 0, stuck: str = "") -> None:
         self.say(Progress(run=self.run, paused=paused, step=step, executed=step, saved_step=saved, worked_s=1.0, stuck=stuck))
 
@@ -663,16 +666,18 @@ def test_a_blob_the_child_lacks_is_fetched_over_a_bad_line(working: Bench, daemo
     assert working.straw.told[-1] == f"fetched {spec.base[:6]}"
 
 
-def test_a_unit_whose_blob_the_daemon_does_not_have_is_refused_by_its_name_and_the_next_one_begins(
+def test_the_child_is_told_which_blob_the_daemon_does_not_have_and_the_next_unit_begins(
     working: Bench, daemon: FakeDaemon, spec: UnitSpec
 ) -> None:
     gone = "0" * 64
     working.straw.say(Need(digest=gone))
     working.turn(1.0)
-    assert working.straw.told == ["train", "drop"], "it waits no longer"
+    assert working.straw.told == ["train", f"lost 000000: there is no /v1/blobs/{gone}"]
+    working.straw.say(Failed(run=working.straw.run, detail="NotFound"))
+    working.turn(1.0)
     report = daemon.last_report()
     assert report is not None
-    assert (report.state, report.reason) == ("refused", f"NotFound: blob {gone[:12]} cannot be had: there is no /v1/blobs/{gone}")
+    assert (report.state, report.reason) == ("refused", "NotFound")
     daemon.order = order(replace(spec, unit_id="job.r0.u1"))
     working.turn(1.0)
     assert (working.straw.told[-1], working.phase()) == ("train", Phase.STARTING)

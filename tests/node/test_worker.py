@@ -1,5 +1,6 @@
 """The training child, run in this process over real pipes with the real runtime: pause, resume, drop, full disk, orphan."""
 
+import hashlib
 import os
 import queue
 import shutil
@@ -15,7 +16,7 @@ from torch import Tensor
 from gridsched.core.errors import StorageFull
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.mailbox import Mailbox
-from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Need, Order, Progress, Train, Wake, line
+from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Lost, Need, Order, Progress, Train, Wake, line
 from gridsched.node.saver import Saver
 from gridsched.node.state import Home
 from gridsched.node.worker import Worker
@@ -208,6 +209,48 @@ def test_a_damaged_continuation_costs_steps_but_not_the_unit(child: Child, home:
     assert done.executed == 7
     assert done.update is not None
     assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+
+
+@pytest.mark.parametrize("lack", ["lost", "no continuation", "of another shape", "without its optimizer"])
+def test_a_continuation_that_nobody_has_or_can_use_costs_steps_but_not_the_unit(
+    child: Child, home: Home, spec: UnitSpec, lack: str
+) -> None:
+    child.at_step[2] = child.gate.shut
+    child.train(spec)
+    child.paused()
+    child.tell(Drop(run=1))
+    mine = load_continuation(home.middles(spec.unit_id, hardware_class()))
+    assert mine is not None
+    further = replace(mine, step=4)
+    data = {
+        "lost": b"never stored",
+        "no continuation": b"MZ" * 100,
+        "of another shape": replace(further, tensors={name: array[..., :1] for name, array in mine.tensors.items()}).to_bytes(),
+        "without its optimizer": replace(
+            further, tensors={name: array + 1 for name, array in mine.tensors.items() if name.startswith("model/")}
+        ).to_bytes(),
+    }[lack]
+    digest = hashlib.sha256(data).hexdigest()
+    if lack != "lost":
+        (home.blobs / digest).write_bytes(data)
+    child.train(spec, run=2, continuation=digest, continuation_step=4)
+    if lack == "lost":
+        child.hear(lambda event: isinstance(event, Need))
+        child.tell(Lost(digest=digest, why="NotFound: there is no such blob"))
+    done = child.done()
+    assert done.executed == 5, "its own middle is used"
+    assert done.update is not None
+    assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
+
+
+def test_a_version_that_nobody_has_any_more_refuses_the_unit_by_its_name(child: Child, home: Home, spec: UnitSpec) -> None:
+    (home.blobs / spec.base).unlink()
+    child.train(spec)
+    child.hear(lambda event: isinstance(event, Need))
+    child.tell(Lost(digest=spec.base, why="NotFound: there is no such blob"))
+    assert child.failed().detail == (
+        f"NotFound: unit {spec.unit_id}: blob {spec.base[:12]} cannot be had: NotFound: there is no such blob"
+    )
 
 
 def test_a_dropped_run_ends_without_a_word_and_the_next_begins_warm(child: Child, spec: UnitSpec) -> None:

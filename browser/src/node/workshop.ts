@@ -4,7 +4,7 @@
 import { Client } from "./client.ts";
 import type { Engine, Run } from "./engine.ts";
 import { Failure, asFailure, isOtherRelease } from "./errors.ts";
-import type { Files } from "./files.ts";
+import type { Bytes, Files } from "./files.ts";
 import { Middles } from "./middles.ts";
 import { Pace } from "./pace.ts";
 import type { FromWorker, Progress, SendMiddle, SendUpdate, ToWorker, Train } from "./pipe.ts";
@@ -17,6 +17,8 @@ const RETRY_S = 1;
 const LISTEN_EVERY_S = 0.008;
 /** Saving may take this part of the time. */
 const MOST_OF_THE_TIME = 0.05;
+/** What a file is answered with that can never be had here. */
+const NEVER: ReadonlySet<string> = new Set(["BlobCorrupt", "Forbidden", "NotFound", "TooLarge"]);
 
 export interface Surroundings {
     now(): number;
@@ -167,7 +169,7 @@ export class Workshop {
         });
         const mine = await this.middles.newest(train.unit.unit_id);
         const middles = mine === null ? [] : [mine.data];
-        if (train.continuation !== null && (mine === null || mine.step < train.continuationStep)) middles.unshift(await supply.blob(train.continuation));
+        if (train.continuation !== null && (mine === null || mine.step < train.continuationStep)) middles.unshift(...(await theirs(supply, train.continuation)));
         const run = await this.engine.prepare(train.unit, supply, middles);
         if (this.ended(train.run)) throw new Dropped();
         return run;
@@ -342,5 +344,15 @@ class Saver {
         } catch (error) {
             this.stuck = asFailure(error).message;
         }
+    }
+}
+
+/** The daemon's continuation, or none where it can never be had: steps can be run again. */
+async function theirs(supply: Supply, digest: string): Promise<Bytes[]> {
+    try {
+        return [await supply.blob(digest)];
+    } catch (error) {
+        if (NEVER.has(asFailure(error).name)) return [];
+        throw error;
     }
 }
