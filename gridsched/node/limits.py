@@ -14,6 +14,7 @@ from gridsched.core.fleet import DeviceState
 
 __all__ = ["COOLED_BY_C", "DeviceSample", "Limits", "device_state", "sample_device"]
 
+_SUPPLIES = Path("/sys/class/power_supply")
 COOLED_BY_C = 5.0
 """A device that was too hot works again only this far below its limit; at the limit itself it would switch to and fro."""
 
@@ -72,13 +73,31 @@ def device_state(sample: DeviceSample, limits: Limits, *, before: DeviceState = 
 
 def sample_device(folder: Path) -> DeviceSample:
     """The device now; ``folder`` names the disk that work is saved on."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return DeviceSample(
         free_disk_bytes=shutil.disk_usage(folder).free,
         user_idle_s=_user_idle_s(),
         temperature_c=_hottest_c(),
-        on_battery=None if battery is None else not battery.power_plugged,
+        on_battery=_on_battery(_SUPPLIES),
     )
+
+
+def _on_battery(supplies: Path) -> bool | None:
+    """Whether a battery feeds the machine; None where it has none, or cannot tell. A mouse's own battery feeds the mouse."""
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is None or battery.power_plugged is None:
+        return None
+    kinds = [(_word(supply / "type"), _word(supply / "scope")) for supply in supplies.glob("*")]
+    scopes = [scope for kind, scope in kinds if kind == "Battery"]
+    if scopes and all(scope == "Device" for scope in scopes):
+        return None
+    return not battery.power_plugged
+
+
+def _word(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _hottest_c() -> float | None:

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from gridsched.core.errors import ConfigError, InvalidInput
 from gridsched.core.fleet import DeviceState
+from gridsched.node import limits
 from gridsched.node.limits import DeviceSample, Limits, device_state, sample_device
 from gridsched.node.settings import NodeSettings, parse_settings, settings_text
 
@@ -54,6 +57,29 @@ def test_a_senseless_temperature_is_refused() -> None:
 
 def test_this_machine_can_be_sampled(tmp_path: Path) -> None:
     assert sample_device(tmp_path).free_disk_bytes > 0
+
+
+@pytest.mark.parametrize(("plugged", "told"), [(None, None), (True, False), (False, True)])
+def test_a_machine_that_cannot_tell_what_feeds_it_is_not_on_battery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool | None, told: bool | None
+) -> None:
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: SimpleNamespace(power_plugged=plugged), raising=False)
+    monkeypatch.setattr(limits, "_SUPPLIES", tmp_path)
+    assert sample_device(tmp_path).on_battery is told
+
+
+@pytest.mark.parametrize(("scope", "told"), [("Device", None), ("System", True), ("", True)])
+def test_the_battery_of_a_mouse_does_not_feed_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str, told: bool | None
+) -> None:
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: SimpleNamespace(power_plugged=False), raising=False)
+    monkeypatch.setattr(limits, "_SUPPLIES", tmp_path)
+    supply = tmp_path / "hidpp_battery_0"
+    supply.mkdir()
+    (supply / "type").write_text("Battery\n")
+    if scope:
+        (supply / "scope").write_text(f"{scope}\n")
+    assert sample_device(tmp_path).on_battery is told
 
 
 def test_the_first_settings_file_says_what_the_defaults_are() -> None:
