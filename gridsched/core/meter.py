@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-__all__ = ["TOLERANCE", "MeterMethod", "MeterReading", "MeterRefusal", "refusal"]
+__all__ = ["TOLERANCE", "MeterMethod", "MeterReading", "MeterRefusal", "believed_j", "refusal"]
 
 TOLERANCE = 0.05
 """Share by which a meter may exceed registered power x time (the accuracy class of a cheap smart plug)."""
 
 _SLACK_S = 2.0
+_LATE = 30
+"""Slacks by which a report may have been late: what came after it seems to have drawn as much more in as much less time."""
 
 
 class MeterMethod(StrEnum):
@@ -56,7 +58,8 @@ def refusal(
     """Why this reading cannot be true, or None.
 
     The daemon dates readings itself (arrival minus the age the node's monotonic clock gives), so a node whose
-    calendar is a day off meters as well as any other. A first reading only sets the register.
+    calendar is a day off meters as well as any other. A first reading only sets the register. One that says a little more than
+    can have been drawn is not refused: the one before it was held up on its way, and `believed_j` tells how much of it is believed.
     """
     if register_j != register_j or register_j in (float("inf"), float("-inf")):
         return MeterRefusal.NOT_FINITE
@@ -66,5 +69,22 @@ def refusal(
         return None
     if register_j < before_j:
         return MeterRefusal.RUNS_BACKWARDS
-    most_j = registered_w * (1 + TOLERANCE) * (max((at - before_at).total_seconds(), 0.0) + slack.total_seconds())
-    return MeterRefusal.TOO_MUCH_POWER if register_j - before_j > most_j else None
+    most_j = before_j + _most_j(before_at, at, registered_w, slack) + registered_w * _LATE * slack.total_seconds()
+    return MeterRefusal.TOO_MUCH_POWER if register_j > most_j else None
+
+
+def believed_j(
+    *,
+    before_j: float,
+    before_at: datetime,
+    register_j: float,
+    at: datetime,
+    registered_w: float,
+    slack: timedelta = timedelta(seconds=_SLACK_S),
+) -> float:
+    """The register, or as much of it as can have been reached by ``at``; what is left of it is believed with the next readings."""
+    return min(register_j, before_j + _most_j(before_at, at, registered_w, slack))
+
+
+def _most_j(before_at: datetime, at: datetime, registered_w: float, slack: timedelta) -> float:
+    return registered_w * (1 + TOLERANCE) * (max((at - before_at).total_seconds(), 0.0) + slack.total_seconds())

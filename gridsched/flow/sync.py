@@ -13,7 +13,7 @@ from gridsched.core.errors import DuplicateIdentity, GridschedError, InvalidInpu
 from gridsched.core.facts import Fact, LeaseActive, LeasePaused, MeterRefused, NodeCut, NodePresent
 from gridsched.core.fleet import DeviceState, Node, Presence
 from gridsched.core.lease import Lease, LeaseReason, LeaseState, grant, pause, renewed_until
-from gridsched.core.meter import MeterMethod, MeterReading, refusal
+from gridsched.core.meter import MeterMethod, MeterReading, believed_j, refusal
 from gridsched.core.units import J_PER_KWH, J_PER_MWH, MICRO
 from gridsched.flow import settle
 from gridsched.flow.assign import close_lease
@@ -141,29 +141,25 @@ class Group:
         at = self.now - timedelta(seconds=report.age_s)
         if presence.register_at is not None and at < presence.register_at:
             return {}  # overtaken on its way by a later reading, which holds all of this one
-        why = refusal(
-            before_j=presence.register_j,
-            before_at=presence.register_at,
-            register_j=report.register_j,
-            at=at,
-            now=self.now,
-            registered_w=node.power_w,
-            slack=timedelta(seconds=2 * self.rules.clock_speed),
-        )
+        before_j, before_at, slack = presence.register_j, presence.register_at, timedelta(seconds=2 * self.rules.clock_speed)
+        told_j, most_w = report.register_j, node.power_w
+        why = refusal(before_j=before_j, before_at=before_at, register_j=told_j, at=at, now=self.now, registered_w=most_w, slack=slack)
         if why is not None:
             self.facts.append(MeterRefused(at=self.now, node_id=node_id, reason=why.value, register_j=report.register_j))
             return {}
-        if presence.register_at is not None:
-            at = max(at, presence.register_at + _INSTANT)  # two messages in one instant are two readings
-        delta_j = 0.0 if presence.register_j is None else report.register_j - presence.register_j
-        if lost is not None and presence.register_at is not None:
-            lease = self._book_lost(lost, delta_j, presence.register_at, at)
+        delta_j = 0.0
+        if before_j is not None and before_at is not None:
+            told_j = believed_j(before_j=before_j, before_at=before_at, register_j=told_j, at=at, registered_w=most_w, slack=slack)
+            delta_j = told_j - before_j
+            at = max(at, before_at + _INSTANT)  # two messages in one instant are two readings
+        if lost is not None and before_at is not None:
+            lease = self._book_lost(lost, delta_j, before_at, at)
         else:
             lease = self._book(node_id, delta_j, told, worked=worked)
         method = MeterMethod.MEASURED if report.method == MeterMethod.MEASURED else MeterMethod.ESTIMATED
-        reading = MeterReading(node_id=node_id, at=at, register_j=report.register_j, delta_j=delta_j, method=method, lease_id=lease)
+        reading = MeterReading(node_id=node_id, at=at, register_j=told_j, delta_j=delta_j, method=method, lease_id=lease)
         self._readings[(node_id, at)] = reading
-        return {"register_j": report.register_j, "register_at": at, "drawn_w": min(max(report.power_w, 0.0), node.power_w)}
+        return {"register_j": told_j, "register_at": at, "drawn_w": min(max(report.power_w, 0.0), node.power_w)}
 
     def _book(self, node_id: str, delta_j: float, told: _Changes, *, worked: bool) -> str | None:
         lease = self.desk.leases.get(node_id)

@@ -22,12 +22,13 @@ AT = datetime(2018, 5, 1, tzinfo=UTC)
         (100.0, 100.0, 60, None),
         (100.0, 100.0 + 100 * 60, 60, None),
         (100.0, 99.9, 60, MeterRefusal.RUNS_BACKWARDS),
-        (100.0, 100.0 + 100 * 60 * 1.2, 60, MeterRefusal.TOO_MUCH_POWER),
+        (100.0, 100.0 + 100 * 60 * 1.9, 60, None),
+        (100.0, 100.0 + 100 * 60 * 2.1, 60, MeterRefusal.TOO_MUCH_POWER),
         (100.0, float("nan"), 60, MeterRefusal.NOT_FINITE),
         (100.0, float("inf"), 60, MeterRefusal.NOT_FINITE),
         (100.0, 100.0, -1, MeterRefusal.FROM_THE_FUTURE),
     ],
-    ids=["first sets it", "no draw", "full draw", "backwards", "a fifth too much", "nan", "inf", "from the future"],
+    ids=["first sets it", "no draw", "full draw", "backwards", "a late one before it", "twice as much", "nan", "inf", "from the future"],
 )
 def test_register(before_j: float | None, register_j: float, after_s: float, why: MeterRefusal | None) -> None:
     at = AT + timedelta(seconds=60)

@@ -184,6 +184,19 @@ def test_a_register_that_cannot_be_true_is_refused_and_nothing_booked(house: Hou
     assert sum(r.delta_j for r in house.rows(MeterReading)) == 1000.0
 
 
+def test_a_report_that_was_held_up_makes_none_of_those_after_it_incredible_and_all_is_booked(house: House) -> None:
+    house.job()
+    house.working()
+    house.sync(register_j=0.0)
+    facts, drawn_j = [], 0.0
+    for after_s in (20, 30, 10, 20, 20, 20, 20):  # the second one came ten seconds late
+        house.clock.advance(timedelta(seconds=after_s))
+        drawn_j += 20 * 100.0
+        facts += house.sync(register_j=drawn_j)[1]
+    assert not of(facts, MeterRefused)
+    assert house.held().energy_j == drawn_j == sum(reading.delta_j for reading in house.rows(MeterReading))
+
+
 def test_a_round_merges_once_into_the_next_version_and_opens_the_next_round(house: House) -> None:
     house.job(samples=256)
     house.working()
