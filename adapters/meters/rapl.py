@@ -26,6 +26,8 @@ from gridsched.ports import Register
 __all__ = ["RaplMeter"]
 
 _SHORTEST_S = 0.01  # the counters move about every millisecond
+_MOST_W = 2000.0
+"""No package draws more: a counter that would have turned at more than that began anew, as some do when the machine has slept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,16 @@ class _Counter:
     range_uj: int
     last_uj: int = field(default=0)
 
-    def advance_uj(self) -> int:
+    def advance_uj(self, passed_s: float) -> int:
         """Microjoules since the last call. Read at least once per wrap (a minute at the very least), or a whole turn is missed."""
         now = _number(self.folder / "energy_uj")
         gained = now - self.last_uj
         self.last_uj = now
-        return gained if gained >= 0 else gained + self.range_uj
+        if gained < 0:
+            gained += self.range_uj
+            if gained > _MOST_W * 1e6 * passed_s:
+                return now
+        return gained
 
 
 class RaplMeter:
@@ -60,7 +66,7 @@ class RaplMeter:
         if not self._counters:
             raise ConfigError(f"adapter rapl: no package counters in {options.root}; this machine has none, use meters/estimate.py")
         for counter in self._counters:
-            counter.advance_uj()
+            counter.advance_uj(0.0)
         self._monotonic = monotonic
         self._last_at = monotonic()
         self._energy_j = 0.0
@@ -71,7 +77,7 @@ class RaplMeter:
         at = self._monotonic()
         passed_s = at - self._last_at
         if passed_s >= _SHORTEST_S:
-            gained_j = sum(counter.advance_uj() for counter in self._counters) / 1e6
+            gained_j = sum(counter.advance_uj(passed_s) for counter in self._counters) / 1e6
             self._energy_j += gained_j
             self._power_w = gained_j / passed_s
             self._last_at = at

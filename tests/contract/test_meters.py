@@ -191,6 +191,13 @@ def test_rapl_counts_on_over_the_counters_wrap(bench: Bench) -> None:
     assert meter.read().energy_j == pytest.approx(400.0)
 
 
+def test_rapl_counts_no_turn_where_the_counter_began_anew_while_the_machine_slept(bench: Bench) -> None:
+    meter = _rapl(bench, {})
+    bench.counter_uj, bench.now_s = 5, bench.now_s + 1.0
+    bench.write()
+    assert meter.read().energy_j == pytest.approx(5e-6)
+
+
 def test_rapl_adds_memory_but_not_the_parts_of_a_package_nor_the_whole_platform(bench: Bench) -> None:
     (bench.root / "intel-rapl:0:1").mkdir()
     for name, value in (("name", "dram"), ("energy_uj", "0"), ("max_energy_range_uj", str(bench.range_uj))):
