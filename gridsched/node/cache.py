@@ -41,6 +41,10 @@ class BlobCache:
 
         A version that ``steps`` lead to is made from one that lies here, where there is such; whatever goes wrong, it is downloaded whole.
         """
+        return self._fetch(digest, client, steps, keep=())
+
+    def _fetch(self, digest: str, client: Client, steps: Steps, *, keep: Sequence[Path]) -> Path:
+        """As `fetch`; the files in ``keep`` make room for nothing."""
         path = self.path(digest)
         if path.exists():
             os.utime(path)
@@ -60,7 +64,7 @@ class BlobCache:
             part.unlink()
             raise BlobCorrupt(f"what {client.url} sent for blob {digest[:12]} does not match that digest; it is fetched again")
         part.replace(path)
-        self._make_room(keep=path)
+        self._make_room(keep=(path, *keep))
         return path
 
     def _make(self, digest: str, part: Path, steps: Steps, client: Client) -> bool:
@@ -68,9 +72,10 @@ class BlobCache:
         held = [place for place, (base, _) in enumerate(steps) if self.path(base).exists()]
         if not held or part.exists():
             return False
-        base = self.path(steps[held[-1]][0])
+        base, further = self.path(steps[held[-1]][0]), [step for _, step in steps[held[-1] :]]
+        keep = (base, *map(self.path, further))
         try:
-            made = advanced(base, [self.fetch(step, client) for _, step in steps[held[-1] :]])
+            made = advanced(base, [self._fetch(step, client, (), keep=keep) for step in further])
         except (Unreachable, StorageFull):
             raise
         except GridschedError as error:
@@ -111,14 +116,15 @@ class BlobCache:
             file.flush()
             os.fsync(file.fileno())
 
-    def _make_room(self, *, keep: Path) -> None:
-        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.iterdir() if path != keep)
-        total = sum(size for _, size, _ in files) + keep.stat().st_size
+    def _make_room(self, *, keep: Sequence[Path]) -> None:
+        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.iterdir())
+        total = sum(size for _, size, _ in files)
         for _, size, path in files:
             if total <= self._limit_bytes:
                 return
-            path.unlink(missing_ok=True)
-            total -= size
+            if path not in keep:
+                path.unlink(missing_ok=True)
+                total -= size
 
 
 def _sha256(path: Path) -> str:

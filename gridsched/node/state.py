@@ -238,9 +238,11 @@ class Home:
     def unpost(self, finished: Finished) -> None:
         """The daemon has answered: accepted, or refused for good."""
         (self.outbox / f"{quote(finished.lease_id, safe='')}.json").unlink(missing_ok=True)
-        if finished.update is not None:
+        left = self.posted()  # done twice, a unit ends in the same file
+        if finished.update is not None and all(item.update != finished.update for item in left):
             self.update_path(finished.update).unlink(missing_ok=True)
-        self.forget(finished.unit_id)
+        if all(item.unit_id != finished.unit_id for item in left):
+            self.forget(finished.unit_id)
 
     def _hint(self, name: str, record: object) -> None:
         """Whole or not there, but not synced: it changes often, and after a loss of power it tells nothing. A full disk is no matter."""

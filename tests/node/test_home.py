@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsched.node.state import Home
+from gridsched.node.state import Finished, Home
 from gridsched.train.checkpoint import save_numbered
 
 
@@ -31,3 +31,22 @@ def test_the_units_last_worked_on_are_kept_whichever_was_begun_first(tmp_path: P
     assert sorted(folder.name for folder in home.work.iterdir()) == ["unit-u0", "unit-u3", "unit-u4", "unit-u5"]
     home.forget("u0")
     assert not home.unit_folder("u0").exists()
+
+
+def test_a_unit_done_under_two_leases_keeps_its_file_until_both_are_answered(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.make()
+    digest = "d" * 64
+    twice = [
+        Finished(lease_id=f"u.l{n}", generation=n, unit_id="u", update=digest, steps_executed=8, metrics={}, digests=[]) for n in (1, 2)
+    ]
+    for finished in twice:
+        home.post(finished)
+    home.update_path(digest).write_bytes(b"the update")
+    save_numbered(home.middles("u", "wasm-1"), 7, b"the middle")
+    home.unpost(twice[0])
+    assert home.update_path(digest).exists()
+    assert home.unit_folder("u").exists()
+    home.unpost(twice[1])
+    assert not home.update_path(digest).exists()
+    assert not home.unit_folder("u").exists()

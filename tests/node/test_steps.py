@@ -121,6 +121,15 @@ def test_a_version_half_downloaded_is_downloaded_to_its_end(daemon: FakeDaemon, 
     assert asked(daemon) == [versions[-1]]
 
 
+def test_room_for_a_step_is_not_made_at_the_cost_of_the_version_it_starts_from(daemon: FakeDaemon, client: Client, tmp_path: Path) -> None:
+    versions, steps = history(daemon)
+    cache = BlobCache(tmp_path / "small", limit_bytes=len(daemon.blobs[versions[0]]) + len(daemon.blobs[steps[0][1]]) - 1)
+    cache.fetch(versions[0], client)
+    daemon.calls.clear()
+    assert cache.fetch(versions[-1], client, steps=steps).read_bytes() == daemon.blobs[versions[-1]]
+    assert asked(daemon) == [step for _, step in steps], "the version itself is not downloaded"
+
+
 class AtOnce:
     """A line that does what it is asked to while one waits."""
 
