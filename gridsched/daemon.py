@@ -14,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gridsched.clock import ScaledClock, SystemClock
 from gridsched.core.access import secret_hash
-from gridsched.core.errors import Busy, GridschedError
+from gridsched.core.errors import Busy, ConfigError, GridschedError
 from gridsched.core.facts import (
     HELD,
     AgentReplaced,
@@ -54,6 +55,7 @@ from gridsched.sources import Source, open_session, open_sources
 from gridsched.store.blobs import FileBlobs
 from gridsched.store.sql import SqlStore
 from gridsched.store.writer import GroupWriter
+from gridsched.train.checkpoint import write_durably
 from gridsched.train.dataset import DatasetManifest
 from gridsched.web.app import build, server
 from gridsched.web.channel import Hub
@@ -100,6 +102,7 @@ class Daemon:
         self._stopping = threading.Event()
         self.http = open_session(settings, sleep=self._stopping.wait, now=self.clock.now)
         self._merging = threading.Lock()
+        self._to_merge = threading.Event()
         self._doors = Doors(
             store=self.store,
             writer=self.writer,
@@ -124,7 +127,7 @@ class Daemon:
         self._do(partial(assign.restart, rules=self.rules))
         self._do(self._admit_operator)
         with self.store.read() as tx:
-            self.metrics.recall(tx.find(Epoch))
+            self.metrics.recall(tx.find(Epoch), self.policies.by_zone.values())
         self.merge()
 
     def run(self, *, host: str | None = None, port: int | None = None, ready: Callable[[str], None]) -> None:
@@ -227,29 +230,36 @@ class Daemon:
             self._do(partial(audit.sweep, rules=self.rules))
 
     def merge(self) -> None:
-        """Merge complete rounds, one caller at a time; another one that comes meanwhile is not needed."""
-        if not self._merging.acquire(blocking=False):
-            return
+        """Merge complete rounds, one caller at a time.
+
+        Another one that comes meanwhile leaves its wish: the first may have looked for the last time before the other's round was complete.
+        """
         at_once = replace(self.rules, start_jitter=timedelta(0))  # who goes on from round to round has never stopped drawing
-        try:
-            while self.merger.merge_ready():
-                for zone, policy in self.policies.by_zone.items():
-                    self._do(partial(assign.again, zone=zone, policy=policy, rules=at_once))
-        finally:
-            self._merging.release()
+        self._to_merge.set()
+        while self._to_merge.is_set() and self._merging.acquire(blocking=False):
+            try:
+                self._to_merge.clear()
+                while self.merger.merge_ready():
+                    for zone, policy in self.policies.by_zone.items():
+                        self._do(partial(assign.again, zone=zone, policy=policy, rules=at_once))
+            finally:
+                self._merging.release()
 
     def tidy(self) -> None:
-        """Remove stored files that nothing has named for a while."""
+        """Remove stored files that nothing has named for a while; while a manifest cannot be read, only what was never whole."""
         with self.store.read() as tx:
             named, manifests = retain.named(tx), retain.manifests(tx)
-        named |= {shard for digest in manifests for shard in self._shards(digest)}
+        try:
+            named |= {shard for digest in manifests for shard in self._shards(digest)}
+        except GridschedError as error:
+            _log.warning(
+                "no stored file is removed, since the shards of a dataset are not known: %s", error, extra={"action": "not_tidied"}
+            )
+            named |= set(self.blobs.digests())
         self.blobs.sweep(named, older_than=self.clock.now() - self.settings.blobs.keep)
 
     def _shards(self, digest: str) -> Iterable[str]:
-        try:
-            return [shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards]
-        except GridschedError:
-            return ()  # gone or damaged: there is nothing it could name
+        return [shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards]
 
     def _do(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[object]]) -> None:
         self.writer.submit(verb).result()
@@ -328,13 +338,24 @@ def open_clock(settings: Settings) -> Clock:
     anchor = settings.site.data / "replay.json"
     began = real.now()
     meant = {"replay_from": replay.replay_from.isoformat(), "speed": replay.speed}
-    known: Mapping[str, object] = json.loads(anchor.read_text(encoding="utf-8")) if anchor.is_file() else {}
+    known = _anchored(anchor)
     if {key: known.get(key) for key in meant} == meant:
         began = datetime.fromisoformat(str(known["began"]))
     else:
-        anchor.parent.mkdir(parents=True, exist_ok=True)
-        anchor.write_text(json.dumps(meant | {"began": began.isoformat()}), encoding="utf-8")
+        write_durably(anchor, [json.dumps(meant | {"began": began.isoformat()}).encode()])
     return ScaledClock(replay.replay_from + (real.now() - began) * replay.speed, replay.speed, real=real)
+
+
+def _anchored(anchor: Path) -> Mapping[str, object]:
+    """What a replay began with; nothing where there was none before."""
+    if not anchor.is_file():
+        return {}
+    try:
+        known: Mapping[str, object] = json.loads(anchor.read_text(encoding="utf-8"))
+        datetime.fromisoformat(str(known["began"]))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ConfigError(f"{anchor} is damaged ({error}); delete it, and the replay begins at replay_from again") from error
+    return known
 
 
 def _rules(settings: Settings, clock: Clock, *, dry_run: bool) -> Rules:

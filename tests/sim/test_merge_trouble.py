@@ -217,3 +217,19 @@ def test_an_update_that_was_merged_long_ago_is_needed_by_nobody(folder: Path, ha
     with sim.daemon.store.read() as tx:
         assert tx.must(Job, "sim").state is JobState.DONE
     sim.close()
+
+
+def test_a_round_completed_while_another_is_merged_does_not_wait_for_the_timetable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = site(folder)
+    looks: list[int] = []
+
+    def ready() -> list[str]:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            sim.daemon.merge()  # a commit that comes after this look
+        return []
+
+    monkeypatch.setattr(sim.daemon.merger, "merge_ready", ready)
+    sim.daemon.merge()
+    assert looks == [0, 1]
+    sim.close()

@@ -1,19 +1,21 @@
 """The timetable keeps its pace whatever a provider does, and tidying looks at what it must and nothing more."""
 
 import threading
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gridsched.core.errors import Busy
+from gridsched.core.errors import Busy, ConfigError
 from gridsched.core.facts import LeaseOffered
 from gridsched.core.lease import Lease
+from gridsched.core.settings import Replay, Settings, Site
 from gridsched.core.signal import SignalKind
 from gridsched.core.timing import JobSchedule
-from gridsched.daemon import Daemon
+from gridsched.daemon import Daemon, open_clock
 from gridsched.testing import ManualClock, Simulation
 
 
@@ -48,6 +50,33 @@ def test_tidying_opens_manifests_alone(folder: Path, monkeypatch: pytest.MonkeyP
     sim.daemon.tidy()
     assert sorted(read) == sorted({spec.dataset, str(spec.test_dataset)})
     sim.close()
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"{}")], ids=["gone", "damaged"])
+def test_while_a_manifest_cannot_be_read_the_shards_it_may_name_stay(
+    folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    sim = Simulation(folder)
+    spec = sim.add_job()
+    stored = set(sim.daemon.blobs.digests())
+    damage(sim.daemon.blobs.path(spec.dataset))
+    sim.clock.advance(sim.daemon.settings.blobs.keep + timedelta(days=1))
+    for _ in range(2):
+        sim.daemon.tidy()
+    assert set(sim.daemon.blobs.digests()) == stored - {spec.dataset}
+    assert spec.dataset in caplog.text
+    sim.close()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"replay_from": "x"}'])
+def test_a_damaged_anchor_of_a_replay_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    replay = Replay(replay_from=datetime(2018, 1, 28, tzinfo=UTC), speed=60.0)
+    settings = Settings(folder=tmp_path, site=Site(data=tmp_path / "data"), clock=replay)
+    anchor = settings.site.data / "replay.json"
+    open_clock(settings)
+    anchor.write_text(text)
+    with pytest.raises(ConfigError, match=r"replay\.json is damaged .*; delete it"):
+        open_clock(settings)
 
 
 def test_new_work_and_a_new_hand_do_not_wait_for_the_next_tick(folder: Path) -> None:
