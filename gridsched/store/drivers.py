@@ -56,7 +56,7 @@ class Driver:
             return StorageFull(f"the database's disk is full ({text}); nothing of this was stored. Free some room and try again")
         if isinstance(error, self.errors.IntegrityError):
             return Conflict(f"a unique value is taken already: {text}")
-        if isinstance(error, self.errors.DataError):
+        if isinstance(error, (self.errors.DataError, OverflowError)):
             return InvalidInput(f"the database cannot hold a value: {text}")
         if isinstance(error, self.errors.OperationalError | self.errors.InterfaceError):
             return Busy(f"the database did not answer as it should ({text}); nothing of this is known to be stored. Try again")

@@ -44,7 +44,7 @@ class Session:
         """Run one statement; the cursor with its rows. The driver's errors come as ours."""
         try:
             self._cursor.execute(sql, values)
-        except self.driver.errors.Error as error:
+        except (self.driver.errors.Error, OverflowError) as error:  # sqlite3 raises the second for a number of over 64 bits
             raise self._failed(error) from error
         return self._cursor
 
@@ -58,7 +58,7 @@ class Session:
             return int(self.run(arrays(), [_array(column) for column in zip(*rows, strict=True)]).rowcount)
         try:
             return int(self._cursor.executemany(one(), rows).rowcount)
-        except self.driver.errors.Error as error:
+        except (self.driver.errors.Error, OverflowError) as error:  # sqlite3 raises the second for a number of over 64 bits
             raise self._failed(error) from error
 
     def commit(self) -> None:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridsched.core.access import Invite
+from gridsched.core.consent import Consent, opted_out
 from gridsched.core.cut import units_of
-from gridsched.core.errors import Conflict, NotFound
+from gridsched.core.errors import Conflict, InvalidInput, NotFound
 from gridsched.core.fleet import Presence
 from gridsched.core.job import JobSpec
 from gridsched.core.ledger import Account, Transfer, TransferKind
@@ -45,6 +46,13 @@ def units() -> list[WorkUnit]:
     )  # fmt: skip
     rnd = Round(round_id="digits.r0", job_id="digits", number=0, epoch=0, base="c" * 64, state=RoundState.OPEN, opened_at=NOON)
     return units_of(spec, rnd)
+
+
+def test_a_number_that_no_column_holds_is_refused_by_name(store: SqlStore) -> None:
+    with pytest.raises(InvalidInput, match="cannot hold a value"), store.write() as tx:
+        tx.put(replace(opted_out("pc", NOON), min_reward_micro_per_kwh=10**30))
+    with store.read() as tx:
+        assert tx.find(Consent) == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
