@@ -99,8 +99,9 @@ class OuterOptimizer:
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "nesterov", "adam"):
             raise InvalidInput(f"outer optimizer {self.name!r} is not known; use sgd, nesterov or adam")
-        if not self.lr > 0:
-            raise InvalidInput(f"outer optimizer lr must be above 0, got {self.lr}")
+        for name in ("lr", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidInput(f"outer optimizer {name} must be above 0 and finite, got {getattr(self, name)}")
         for name in ("momentum", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidInput(f"outer optimizer {name} must be 0 or more and below 1, got {getattr(self, name)}")

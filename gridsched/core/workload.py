@@ -78,9 +78,11 @@ def within(hands: Sequence[Hand], *, watts: float, most: int) -> list[Hand]:
     usual = median(speeds) if speeds else 0.0
     known = [Hand(node_id=h.node_id, power_w=h.power_w, speed=h.speed or usual) for h in hands]
     chosen: list[Hand] = []
+    drawn_w = 0.0
     for hand in sorted(known, key=lambda h: (-h.speed / h.power_w, h.node_id)):
-        if len(chosen) < most and sum(h.power_w for h in chosen) + hand.power_w <= watts + 1e-6:
+        if len(chosen) < most and drawn_w + hand.power_w <= watts + 1e-6:
             chosen.append(hand)
+            drawn_w += hand.power_w
     return chosen
 
 
