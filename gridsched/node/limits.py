@@ -1,16 +1,14 @@
 """What the device itself allows: its user, its temperature, its power supply and its disk. Sampling is apart from deciding."""
 
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from gridsched.clock import SystemClock
 from gridsched.core.errors import InvalidInput
 from gridsched.core.fleet import DeviceState
+from gridsched.node.user import user_idle_s
 
 __all__ = ["COOLED_BY_C", "DeviceSample", "Limits", "device_state", "sample_device"]
 
@@ -21,7 +19,7 @@ COOLED_BY_C = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The owner's limits. ``user_idle_s`` is how long keyboard and terminals must have been quiet; None switches a limit off.
+    """The owner's limits. ``user_idle_s`` is how long desktop and terminals must have been quiet; None switches a limit off.
 
     ``cpu_share`` is how hard the device may work: the part of the time that steps are made, above 0 up to 1.
     ``max_memory_bytes`` is the most that training may take, runtime and all (None: half of the machine).
@@ -75,7 +73,7 @@ def sample_device(folder: Path) -> DeviceSample:
     """The device now; ``folder`` names the disk that work is saved on."""
     return DeviceSample(
         free_disk_bytes=shutil.disk_usage(folder).free,
-        user_idle_s=_user_idle_s(),
+        user_idle_s=user_idle_s(),
         temperature_c=_hottest_c(),
         on_battery=_on_battery(_SUPPLIES),
     )
@@ -105,17 +103,3 @@ def _hottest_c() -> float | None:
         return None
     readings = [entry.current for entries in psutil.sensors_temperatures().values() for entry in entries]
     return max(readings, default=None)
-
-
-def _user_idle_s() -> float | None:
-    """Seconds since anyone used a terminal, as ``w`` counts it: by the access time of the terminal's device."""
-    now_s = SystemClock().now().timestamp()
-    touched = [at for at in _terminal_times(user.terminal for user in psutil.users()) if at is not None]
-    return max(now_s - max(touched), 0.0) if touched else None
-
-
-def _terminal_times(terminals: Iterable[str | None]) -> Iterable[float | None]:
-    for terminal in terminals:
-        if terminal and not terminal.startswith(":"):
-            with suppress(OSError):
-                yield (Path("/dev") / terminal).stat().st_atime

@@ -75,7 +75,7 @@ use = "{settings.meter}"
 [limits]
 cpu_share = {limits.cpu_share:g}                 # how hard it may work: 0.5 rests as long as it computes
 pause_when_user_active = {str(limits.pause_when_user_active).lower()}
-user_idle = "{limits.user_idle_s:g}s"              # quiet for this long counts as away
+user_idle = "{limits.user_idle_s:g}s"              # desktop and terminals quiet for this long count as away
 {hot}
 not_on_battery = {str(limits.not_on_battery).lower()}
 min_free_disk = "{limits.min_free_disk_bytes / 1e9:g} GB"
