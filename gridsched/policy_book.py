@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from gridsched.core.errors import ConfigError, Conflict, GridschedError, PolicyError
+from gridsched.core.errors import ConfigError, Conflict, PolicyError
 from gridsched.core.rule import Policy
 from gridsched.core.settings import Settings
 from gridsched.policy_file import load_policy, parse_policy
@@ -35,14 +35,14 @@ class PolicyBook:
         return self._by_zone
 
     def current(self, zone: str) -> Policy:
-        """The zone's policy, read again where its file has changed."""
+        """The zone's policy, read again where its file has changed; where that fails, whyever, the last good one, and it is told once."""
         path = self._files[zone]
         try:
             changed = path.stat().st_mtime_ns if path.exists() else 0
             if changed != self._seen.get(zone):
                 self._seen[zone] = changed
                 self._by_zone[zone] = _checked(zone, load_policy(path), path)
-        except (OSError, GridschedError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever is in an edited file, the zone is decided by the last good one
             _log.error("policy of %s not reloaded, the last good one stays: %s", zone, error, extra={"action": "policy_kept", "zone": zone})
         return self._by_zone[zone]
 

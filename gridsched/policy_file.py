@@ -41,6 +41,8 @@ _TOP = (
     "zone",
 )
 _LEAF = ("above", "below", "for", "signal", "stop", "stop_for")
+_DEEPEST = 16
+_MOST_EUR = 10**12  # more would not fit the ledger's whole micro-units
 
 
 def load_policy(path: Path) -> Policy:
@@ -75,8 +77,10 @@ def parse_policy(text: str, name: str, *, where: str = "") -> Policy:
     where = where or f"{name}.toml"
     try:
         document = tomllib.loads(text, parse_float=Decimal)  # so that money never passes through a float
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also what Python says of an integer that is too long
         raise PolicyError(f"{where}: is not TOML: {error}") from error
+    except (ArithmeticError, RecursionError) as error:
+        raise PolicyError(f"{where}: has a number or a nesting out of all measure; write a smaller one") from error
     reader = _Reader()
     policy = _policy(reader, document, name)
     if policy is None or reader.problems:
@@ -115,7 +119,7 @@ class _Reader:
     def made(self, path: str, make: Callable[[], T]) -> T | None:
         try:
             return make()
-        except InvalidInput as error:
+        except ValueError as error:  # InvalidInput, and what Python says of an integer too long to be shown
             self.problems.append(f"{path}: {error}" if path else str(error))
             return None
 
@@ -183,6 +187,9 @@ def _condition(reader: _Reader, found: object, path: str) -> Condition | None:
     """A table with ``any`` or ``all`` of further conditions, or a leaf."""
     if not isinstance(found, dict):
         reader.problems.append(f'{path}: is a condition; write it like {{ signal = "surplus", above = "2 kW" }}')
+        return None
+    if path.count("[") > _DEEPEST:
+        reader.problems.append(f"{path}: lies more than {_DEEPEST} conditions deep; an any in an any, or an all in an all, can be one")
         return None
     combining = [key for key in ("any", "all") if key in found]
     if not combining:
@@ -303,6 +310,8 @@ def _micro(written: object) -> int:
     """Euros as whole micro-units, exactly."""
     if isinstance(written, bool) or not isinstance(written, int | Decimal) or not Decimal(written).is_finite():
         raise InvalidInput(f"{written!r} is not an amount in EUR; write it as a number, for example 0.20")
+    if not -_MOST_EUR <= written <= _MOST_EUR:
+        raise InvalidInput(f"is more money than can be counted; the most is {_MOST_EUR} EUR")
     micro = Decimal(written) * MICRO
     if micro != int(micro):
         raise InvalidInput(f"{written} EUR is finer than a millionth of a euro; round it")
@@ -314,14 +323,16 @@ def _moment(written: object) -> datetime:
         raise InvalidInput(f"{written!s} is not a moment; write it with time and offset, for example 2026-01-01T00:00:00Z")
     try:
         return utc(written)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(str(error)) from error
 
 
 def _signal(written: object) -> SignalKind:
-    if written in set(SignalKind):
-        return SignalKind(str(written))
-    raise InvalidInput(unknown_key(str(written), SignalKind).replace("unknown key", "unknown signal"))
+    if not isinstance(written, str):
+        raise InvalidInput(f"{written!r} is not the name of one signal; write one of {', '.join(SignalKind)} in quotes")
+    if written not in set(SignalKind):
+        raise InvalidInput(unknown_key(written, SignalKind).replace("unknown key", "unknown signal"))
+    return SignalKind(written)
 
 
 def _text(written: object) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -56,18 +57,26 @@ def quantity(written: object, canonical: str) -> float:
     if isinstance(written, bool) or not isinstance(written, int | float | Decimal | str):
         raise InvalidInput(f"{written!r} is not a number; write it as a number in {canonical} or as text with its unit")
     if not isinstance(written, str):
-        value, unit = float(written), canonical
+        value, unit = _float(written), canonical
     else:
         match = _NUMBER.fullmatch(written)
         if match is None:
             raise InvalidInput(f"{written!r} is not a number with a unit; write it like '10 {canonical}'")
         value, unit = float(match[1]), match[2] or canonical
-    if not math.isfinite(value):
-        raise InvalidInput(f"{written!r} is not a finite number")
     try:
-        return value * factor(unit, canonical)
+        value *= factor(unit, canonical)
     except InvalidInput as error:
         raise InvalidInput(f"{written!r}: {error}") from error
+    if not math.isfinite(value):
+        raise InvalidInput(f"{written!r} is not a finite number")
+    return value
+
+
+def _float(written: float | Decimal) -> float:
+    try:
+        return float(written)
+    except OverflowError as error:  # such an integer may be too long even to be shown
+        raise InvalidInput(f"the number is too large; the largest is {sys.float_info.max:.2g}") from error
 
 
 def duration(written: object) -> timedelta:

@@ -1,14 +1,17 @@
 """The policy vocabulary is closed, and every problem of a file is told at once, with its remedy."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gridsched.core.errors import PolicyError
-from gridsched.core.policy import AllOf, AnyOf, Comparison, Draw, Leaf, Reason
+from gridsched.core.policy import AllOf, AnyOf, Comparison, Draw, Leaf, Policy, Reason
+from gridsched.core.settings import Settings, Site, ZoneTable
 from gridsched.core.signal import SignalKind
 from gridsched.plugins import load_policies, load_policy, parse_policy, shipped
+from gridsched.policy_book import PolicyBook
 
 WHOLE = """
 about = "everything there is to say"
@@ -134,8 +137,24 @@ def test_layout_and_remarks_do_not_change_the_digest_but_a_number_does() -> None
         ("watts = 100", "watts = 100\n[agree]\nsurplus = '5 kWh'", "use W, kW, MW or GW"),
         ("watts = 100", "watts = 100\n[schedule]\nobjective = 'alarm'", "obeyed, not sought"),
         ("watts = 100", "watts = 100\n[schedule]\nmin_on = 5", "5 is not a duration"),
+        ("watts = 100", "watts = 100\n[schedule]\nobjective = ['price', 'carbon']", "schedule.objective: ['price', 'carbon'] is not"),
+        ('signal = "surplus"', 'signal = ["price", "carbon"]', "['price', 'carbon'] is not the name of one signal; write one of"),
+        ('signal = "surplus"', "signal = { price = 1 }", "when.any[0].signal: {'price': 1} is not the name of one signal; write"),
+        pytest.param("watts = 100", "watts = 1" + 400 * "0", "draw.watts: the number is too large", id="an integer beyond floats"),
+        pytest.param("watts = 100", "watts = 1" + 5000 * "0", "is not TOML: Exceeds the limit", id="an integer beyond Python"),
+        pytest.param('zone = "de"', "zone = 0x" + 5000 * "f", "zone: Exceeds the limit", id="an integer that cannot be shown"),
+        pytest.param("watts = 100", "watts = " + 5000 * "[", "a number or a nesting out of all measure", id="brackets without end"),
+        ("watts = 100", "watts = 1e9999999999999999999", "a number or a nesting out of all measure"),
+        ("watts = 100", "watts = 100\n[reward]\nper_kwh_eur = 1e999999", "reward.per_kwh_eur: is more money than can be counted"),
+        ('zone = "de"', 'zone = "de"\nvalid_from = 0001-01-01T00:00:00+01:00', "valid_from: date value out of range"),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = []", "at least one condition"),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = [5]", "is a condition"),
+        pytest.param(
+            'any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]',
+            "any = " + 17 * "[{ any = " + "[{}]" + 17 * "}]",
+            "lies more than 16 conditions deep",
+            id="conditions without end",
+        ),
         ('any = [{ signal = "surplus", above = "2 kW", stop = "1 kW" }]', "any = [{signal='alarm', above=0}]", "never means surplus"),
     ],
 )
@@ -178,6 +197,28 @@ def test_a_policy_is_named_by_its_file(tmp_path: Path) -> None:
         load_policy(path)
     with pytest.raises(PolicyError, match="cannot be read"):
         load_policy(tmp_path / "none.toml")
+
+
+def test_whatever_an_edited_file_raises_the_last_good_policy_stays_and_that_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL)
+    zone = ZoneTable(name="de", policy=path)
+    book = PolicyBook(Settings(folder=tmp_path, site=Site(data=tmp_path / "data"), zones=(zone,)))
+    good = book.current("de")
+
+    def stumbles(path: Path) -> Policy:
+        raise TypeError("unhashable type: 'list'")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("gridsched.policy_book.load_policy", stumbles)
+        os.utime(path, ns=(0, 0))
+        assert [book.current("de"), book.current("de")] == [good, good]
+    assert caplog.messages == ["policy of de not reloaded, the last good one stays: unhashable type: 'list'"]
+
+    path.write_text(SMALL.replace("watts = 100", "watts = 200"))
+    assert book.current("de").draw.watts == 200
 
 
 def test_the_shipped_policies_rule_one_zone_each() -> None:

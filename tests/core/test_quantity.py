@@ -36,10 +36,16 @@ def test_a_quantity_is_a_number_or_text_with_a_unit(written: object, expected: f
     assert quantity(written, "W") == expected
 
 
-@pytest.mark.parametrize("written", ["", "much", True, None, [], float("nan"), Decimal("Infinity"), "1,5 kW", "1e999 W"])
+@pytest.mark.parametrize("written", ["", "much", True, None, [], float("nan"), Decimal("Infinity"), "1,5 kW", "1e999 W", "1e308 GW"])
 def test_anything_else_is_refused(written: object) -> None:
     with pytest.raises(InvalidInput):
         quantity(written, "W")
+
+
+@pytest.mark.parametrize("digits", [309, 9999])
+def test_an_integer_beyond_all_floats_is_refused_without_being_shown(digits: int) -> None:
+    with pytest.raises(InvalidInput, match=r"^the number is too large; the largest is 1\.8e\+308$"):
+        quantity(10**digits, "W")
 
 
 @pytest.mark.parametrize(
