@@ -3,10 +3,11 @@
 One ``series`` per table: ``price`` (day-ahead), ``power`` (residual load and renewable share as measured, some hours late),
 ``forecast`` (the same for today and tomorrow, from the day-ahead forecasts of load, wind and sun) or ``signal`` (the traffic
 light: red is an alarm; its share is a forecast). Facts that bite: slots not published yet are null, and during trouble a whole
-forecast is; two series of ``public_power`` are per cent inside an answer in MW; users measured a limit of 2 requests a minute.
+forecast is; two series of ``public_power`` are per cent inside an answer in MW; a share of the load exceeds 100 % where power is
+exported; users measured a limit of 2 requests a minute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typing import Any
 from gridsched import (
     AdapterError,
     Batch,
+    Dropped,
     Fault,
     Http,
     InvalidInput,
@@ -26,6 +28,7 @@ from gridsched import (
     SignalKind,
     body_of,
     named_zone,
+    number,
     read_json,
     read_options,
     read_rows,
@@ -34,6 +37,7 @@ from gridsched import (
 
 URL = "https://api.energy-charts.info/v2"
 RED = -1
+LIGHTS = (RED, 0, 1, 2)
 FORECASTS = ("load", "solar", "wind")
 
 
@@ -120,9 +124,12 @@ class EnergyCharts:
         series_id, scale, offset = self._column(signal)
         layout = replace(self._layout(document, signal, series_id), scale=scale, offset=offset)
         rows = [_row(index, row, series_id) for index, row in enumerate(document["data"])]
+        dropped: list[Dropped] = []
         if signal is SignalKind.ALARM:
-            rows = [Row(label=row.label, stamp=row.stamp, value=None if row.value is None else int(row.value == RED)) for row in rows]
-        return read_rows(layout, rows, known_at=now)
+            rows = _changed(rows, _alarm, dropped)
+        if signal is SignalKind.RENEWABLE_SHARE:
+            rows = _changed(rows, lambda share: min(share, 1 / layout.multiplier), dropped)
+        return Batch(dropped=tuple(dropped)) + read_rows(layout, rows, known_at=now)
 
     def _forecast(self, documents: list[dict[str, Any]], now: datetime) -> Batch:
         """Load less wind and sun, and their share of it, in the slots for which all three are known: null is neither dark nor calm."""
@@ -217,6 +224,24 @@ def _row(index: int, row: object, series_id: str) -> Row:
     values = row.get("values") if isinstance(row, dict) else None
     stamp = row.get("timestamp") if isinstance(row, dict) else None
     return Row(label=f"data[{index}]", stamp=stamp, value=values.get(series_id) if isinstance(values, dict) else "no values")
+
+
+def _changed(rows: Iterable[Row], change: Callable[[float], float], dropped: list[Dropped]) -> list[Row]:
+    """``rows`` with their values changed, as far as they have one; what is no number, or is refused, goes to ``dropped``."""
+    kept = []
+    for row in rows:
+        try:
+            value = number(row.value)
+            kept.append(replace(row, value=None if value is None else change(value)))
+        except InvalidInput as error:
+            dropped.append(Dropped(row=row.label, reason=str(error)))
+    return kept
+
+
+def _alarm(light: float) -> float:
+    if light not in LIGHTS:
+        raise InvalidInput(f"{light:g} is no light; there are {', '.join(map(str, LIGHTS))}")
+    return float(light == RED)
 
 
 def _by_step(batch: Batch, step: timedelta) -> dict[datetime, float]:

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -142,6 +143,26 @@ def test_a_red_light_is_an_alarm_and_only_that() -> None:
     assert [r.value for r in batch if r.signal is SignalKind.ALARM] == [0, 0, 1]
     assert [r.value for r in batch if r.signal is SignalKind.RENEWABLE_SHARE] == [0.44, 0.88, 0.12]
     assert {r.quality for r in batch} == {Quality.FORECAST}
+
+
+def test_what_is_no_light_is_set_aside_and_never_taken_for_green() -> None:
+    lights: list[Any] = ["-1", "x", -1, 7, None, 0.5, True, 2]
+    document = json.loads(energy_charts(TODAY, {"share": [50.0] * 9, "signal": [*lights, 0]}, endpoint="signal", unit="%"))
+    del document["data"][8]["values"]
+    batch = adapter("energy_charts", {"zone": "de", "series": "signal"}).parse(json.dumps(document).encode(), now=TODAY)
+    alarms = {(r.start - TODAY) // timedelta(minutes=15): r.value for r in batch if r.signal is SignalKind.ALARM}
+    assert alarms == {0: 1, 2: 1, 7: 0}
+    told = {d.row: d.reason for d in batch.dropped}
+    assert set(told) == {"data[1]", "data[3]", "data[5]", "data[6]", "data[8]"}
+    assert told["data[3]"] == "7 is no light; there are -1, 0, 1, 2"
+
+
+def test_a_share_above_the_whole_load_is_all_of_it_and_one_below_nothing_is_set_aside() -> None:
+    shares: list[Any] = [104.2, 100.0, "101,5", -0.1, None]
+    payload = energy_charts(TODAY, {"share": shares, "signal": [2] * 5}, endpoint="signal", unit="%")
+    batch = adapter("energy_charts", {"zone": "de", "series": "signal"}).parse(payload, now=TODAY)
+    assert of(batch, SignalKind.RENEWABLE_SHARE) == [1.0, 1.0, 1.0]
+    assert [d.row for d in batch.dropped] == ["data[3]"]
 
 
 @pytest.mark.parametrize(
