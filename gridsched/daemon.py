@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -249,17 +249,13 @@ class Daemon:
         """Remove stored files that nothing has named for a while; while a manifest cannot be read, only what was never whole."""
         with self.store.read() as tx:
             named, manifests = retain.named(tx), retain.manifests(tx)
-        try:
-            named |= {shard for digest in manifests for shard in self._shards(digest)}
-        except GridschedError as error:
-            _log.warning(
-                "no stored file is removed, since the shards of a dataset are not known: %s", error, extra={"action": "not_tidied"}
-            )
-            named |= set(self.blobs.digests())
+        for digest in manifests:
+            try:
+                named |= {shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards}
+            except GridschedError as error:
+                _log.warning("no stored file is removed: the shards of a dataset are not known: %s", error, extra={"action": "not_tidied"})
+                named |= set(self.blobs.digests())
         self.blobs.sweep(named, older_than=self.clock.now() - self.settings.blobs.keep)
-
-    def _shards(self, digest: str) -> Iterable[str]:
-        return [shard.digest for shard in DatasetManifest.from_bytes(self.blobs.get(digest)).shards]
 
     def _do(self, verb: Callable[[Tx, datetime], Sequence[Fact] | Reply[object]]) -> None:
         self.writer.submit(verb).result()
@@ -323,7 +319,7 @@ def _control(tx: Tx, now: datetime, *, policy: Policy, rules: Rules, connected: 
     view = decide.see(tx, now, policy)
     drawing = {lease.node_id for lease in tx.find(Lease, zone=policy.zone, state=(LeaseState.OFFERED, LeaseState.ACTIVE))}
     lead = rules.heard_within if drawing and drawing <= connected else rules.sync_every
-    decided = decide.zone(tx, now, policy, view=view, ahead=lead + pace, dry_run=rules.dry_run)
+    decided = decide.zone(tx, now, policy, view=view, ahead=lead + pace, rules=rules)
     signals = {kind.value: state.value for kind, state in view.states.items() if state.fresh}
     facts = [*decided.facts, *assign.tick(tx, now, decided.value, policy=policy, rules=rules, signals=signals)]
     return Reply(_End(decide.next_edge(tx, policy, view) if decided.value.target_w > 0 else None, lead), facts)

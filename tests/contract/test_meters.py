@@ -193,9 +193,11 @@ def test_rapl_counts_on_over_the_counters_wrap(bench: Bench) -> None:
 
 def test_rapl_counts_no_turn_where_the_counter_began_anew_while_the_machine_slept(bench: Bench) -> None:
     meter = _rapl(bench, {})
-    bench.counter_uj, bench.now_s = 5, bench.now_s + 1.0
+    bench.work(10.0, watts=40.0)
+    assert meter.read().energy_j == pytest.approx(400.0)
+    bench.counter_uj, bench.now_s = 5_000_000, bench.now_s + 1.0
     bench.write()
-    assert meter.read().energy_j == pytest.approx(5e-6)
+    assert meter.read().energy_j == pytest.approx(405.0)
 
 
 def test_rapl_adds_memory_but_not_the_parts_of_a_package_nor_the_whole_platform(bench: Bench) -> None:

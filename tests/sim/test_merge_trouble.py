@@ -15,6 +15,7 @@ from gridsched.core.round import Version
 from gridsched.core.settings import Trust
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, advance
+from gridsched.merging import Merger
 from gridsched.testing import Simulation, check_invariants
 from gridsched.train.merge import merge_version
 from gridsched.train.tensors import Source, version_digest
@@ -223,13 +224,13 @@ def test_a_round_completed_while_another_is_merged_does_not_wait_for_the_timetab
     sim = site(folder)
     looks: list[int] = []
 
-    def ready() -> list[str]:
+    def ready(_: Merger) -> list[str]:
         looks.append(len(looks))
         if len(looks) == 1:
             sim.daemon.merge()  # a commit that comes after this look
         return []
 
-    monkeypatch.setattr(sim.daemon.merger, "merge_ready", ready)
+    monkeypatch.setattr(Merger, "merge_ready", ready)
     sim.daemon.merge()
     assert looks == [0, 1]
     sim.close()
