@@ -22,7 +22,7 @@ from gridsched.web.console_api import ConsoleApi
 from gridsched.web.doors import Doors
 from gridsched.web.gate import Gate
 from gridsched.web.job_api import JobApi
-from gridsched.web.messages import Gone, problem
+from gridsched.web.messages import Gone, hang_up, problem
 from gridsched.web.node_api import NodeApi, SyncDoor
 from gridsched.web.offer_api import OfferApi
 from gridsched.web.operator_api import OperatorApi
@@ -147,7 +147,7 @@ class _Roof:
         try:
             await door(scope, receive, send)
         except Gone:
-            return
+            await hang_up()(scope, receive, send)
         except (GridschedError, HTTPException) as error:
             await problem(error)(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the last door: whatever it is, the caller gets a reference and the log the story

@@ -1,5 +1,6 @@
 """Bodies in, bodies out: bounded reading, strict parsing, and one way to say what went wrong."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
@@ -9,23 +10,25 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from gridsched.core.errors import Busy, GridschedError, InvalidInput, MessageError, TooLarge, Unauthorized, http_status
 from gridsched.core.quantity import unknown_key
 from gridsched.wire import Problem, encode
 
-__all__ = ["Gone", "answer", "header", "problem", "read_body", "strict"]
+__all__ = ["Gone", "answer", "hang_up", "header", "next_piece", "problem", "read_body", "strict"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JSON = "application/json"
 _RETRY_AFTER_S = "1"
+_SILENT_S = 60.0
+"""A body of which nothing came for so long is waited for no longer: a caller may vanish without a word."""
 
 
 class Gone(Exception):
-    """The caller hung up before the end of its message: nobody is left to answer."""
+    """The caller hung up, or fell silent, before the end of its message."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -41,16 +44,26 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced) > limit):
         raise TooLarge(f"the body of {announced.decode('latin-1')} bytes is over the limit of {limit}")
-    body: bytes = b""
+    body = bytearray()
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
+        message = await next_piece(receive)
         body += message.get("body", b"")
         if len(body) > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
+
+
+async def next_piece(receive: Receive) -> Message:
+    """The next message of a body; raises `Gone` where the caller has hung up, or has sent nothing for a minute."""
+    try:
+        async with asyncio.timeout(_SILENT_S):
+            message = await receive()
+    except TimeoutError as error:
+        raise Gone from error
+    if message["type"] == "http.disconnect":
+        raise Gone
+    return message
 
 
 def strict(data: bytes, kind: type[T]) -> T:
@@ -99,6 +112,13 @@ def problem(error: Exception) -> Response:
     log.error("a request failed (reference %s)", reference, exc_info=error, extra={"action": "request_failed", "reference": reference})
     body = Problem(error="InternalError", detail=f"something went wrong here; the operator finds it in the log under reference {reference}")
     return Response(encode(body), status_code=500, media_type=JSON)
+
+
+def hang_up() -> Response:
+    """What ends the connection of one that is `Gone`: who only fell silent hears it and may send all of it again, the others do not."""
+    said = problem(Busy(f"nothing more of the body came for {_SILENT_S:g} s; send it again"))
+    said.headers["Connection"] = "close"
+    return said
 
 
 def _headers(error: GridschedError) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from gridsched.core.errors import Busy, GridschedError, InvalidInput, MessageErr
 from gridsched.train.graph import FieldSpec
 from gridsched.train.predict import Prediction
 from gridsched.train.tensors import Array, strict_json, tensors_from_bytes
-from gridsched.web.messages import Gone, answer, problem, read_body
+from gridsched.web.messages import Gone, answer, hang_up, problem, read_body
 
 __all__ = ["Predict", "build"]
 
@@ -57,16 +57,20 @@ class _Endpoint:
     async def predict(self, request: Request) -> Response:
         """One batch."""
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if self._waiting >= _MOST_WAITING:
-            raise Busy(f"{_MOST_WAITING} requests wait already; try again in a moment")
-        self._waiting += 1
+        self._demand_place()
+        body = await read_body(request.scope, request.receive, limit=self._most_bytes)
+        self._demand_place()
+        self._waiting += 1  # only now: whoever never ends its body would keep the place
         try:
-            body = await read_body(request.scope, request.receive, limit=self._most_bytes)
             async with self._turn:
                 text = await asyncio.to_thread(self._answered, body, kind)
         finally:
             self._waiting -= 1
         return Response(text, media_type="application/json")
+
+    def _demand_place(self) -> None:
+        if self._waiting >= _MOST_WAITING:
+            raise Busy(f"{_MOST_WAITING} requests wait already; try again in a moment")
 
     def _answered(self, body: bytes, kind: str) -> bytes:
         """In a thread: reading and writing large bodies takes as long as a small model does."""
@@ -125,7 +129,7 @@ class _Door:
         try:
             await served
         except Gone:
-            return
+            await hang_up()(scope, receive, send)
         except (GridschedError, HTTPException) as error:
             await problem(error)(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the last door: whatever it is, the caller gets a reference and the log the story

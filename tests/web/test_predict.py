@@ -1,7 +1,9 @@
 """The prediction endpoint: samples in, probabilities out, and a clear word about everything else."""
 
+import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from gridsched.core.settings import Web
 from gridsched.train.graph import FieldSpec
 from gridsched.train.predict import Prediction
 from gridsched.train.tensors import Array, tensors_to_bytes
+from gridsched.web import messages
 from gridsched.web.app import server
 from gridsched.web.predict import build
 
@@ -34,8 +37,9 @@ def halves(samples: Mapping[str, Array]) -> Prediction:
 class Client:
     """Speaks to the endpoint as a program on the same machine would."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._url = f"http://127.0.0.1:{port}"
         self._session = requests.Session()
         self._session.trust_env = False
 
@@ -50,7 +54,7 @@ def client() -> Iterator[Client]:
     thread = threading.Thread(target=running.run)
     thread.start()
     assert ready.wait(10)
-    yield Client(f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}")
+    yield Client(running.servers[0].sockets[0].getsockname()[1])
     running.should_exit = True
     thread.join(10)
 
@@ -102,3 +106,15 @@ def test_what_is_wrong_is_said(client: Client, sent: dict[str, Any], status: int
 def test_other_doors_are_closed(client: Client) -> None:
     assert client("GET", "/v1/predict").status_code == 405
     assert client("POST", "/v1/other").status_code == 404
+
+
+def test_requests_that_stop_half_way_take_nobody_s_place_and_are_hung_up_on(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_SILENT_S", 0.5)
+    with ExitStack() as stack:
+        lines = [stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=5)) for _ in range(16)]
+        for line in lines:
+            line.sendall(b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"x": [[')
+        assert client("POST", "/v1/predict", json={"x": [[0, 0]]}).status_code == 200
+        for line in lines:
+            with line.makefile("rb") as answer:
+                assert answer.read().startswith(b"HTTP/1.1 503")
