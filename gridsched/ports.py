@@ -159,11 +159,16 @@ class Blobs(Protocol):
         """Its length in bytes; raises `NotFound`."""
         ...
 
-    def offset(self, digest: str) -> int:
-        """Bytes already received of an unfinished upload."""
+    @property
+    def files(self) -> int:
+        """How many files are there, unfinished ones too."""
         ...
 
-    def append(self, digest: str, data: bytes, *, offset: int, total: int) -> bool:
+    def offset(self, digest: str, *, by: str = "") -> int:
+        """Bytes already received of an unfinished upload ``by`` one caller; each has its own."""
+        ...
+
+    def append(self, digest: str, data: bytes, *, offset: int, total: int, by: str = "") -> bool:
         """One piece of a resumable upload; True once whole, verified and durable.
 
         Raises `Conflict` for another offset, `TooLarge`, `StorageFull`, `BlobCorrupt`.

@@ -4,7 +4,7 @@ A file is written aside, synced, renamed to its digest, and the folder is synced
 was killed when. A file's time is the daemon's clock at its arrival, so that a replay ages its files by its own days. ::
 
     root/ab/cdef...         the blob abcdef...
-    root/incoming/abcd...   an upload that is not whole yet; it goes on after a restart
+    root/incoming/abcd...   an upload that is not whole yet; it goes on after a restart. Each caller has its own
     root/damaged/abcd...    what no longer matched its digest when it was read
 """
 
@@ -43,12 +43,18 @@ class FileBlobs:
         self._seen: dict[str, tuple[_Touched, datetime]] = {}
         for folder in (root, self._incoming, self._damaged):
             folder.mkdir(parents=True, exist_ok=True)
-        self._used_bytes = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+        sizes = [file.stat().st_size for file in root.rglob("*") if file.is_file()]
+        self._used_bytes, self._files = sum(sizes), len(sizes)
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all files here, unfinished and damaged ones too."""
         return self._used_bytes
+
+    @property
+    def files(self) -> int:
+        """How many files are here, unfinished and damaged ones too."""
+        return self._files
 
     # -- reading
 
@@ -109,12 +115,14 @@ class FileBlobs:
                 self._publish(aside, digest)
         return digest
 
-    def offset(self, digest: str) -> int:
-        """Bytes already received of an unfinished upload; 0 where there is none."""
-        return _size(self._part(digest))
+    def offset(self, digest: str, *, by: str = "") -> int:
+        """Bytes already received of an unfinished upload ``by`` one caller; 0 where there is none."""
+        return _size(self._part(digest, by))
 
-    def append(self, digest: str, data: bytes, *, offset: int, total: int) -> bool:
+    def append(self, digest: str, data: bytes, *, offset: int, total: int, by: str = "") -> bool:
         """One piece of a resumable upload; True once whole, verified and durable. A piece of a blob that is here already is True too.
+
+        What others have sent of the same blob is of no matter to what comes ``by`` one caller: whether it is true shows at its end only.
 
         Raises `Conflict` for another offset than the one it has come to, `TooLarge` beyond ``total``, `StorageFull` (the part stays as
         it was), `BlobCorrupt` when the whole does not match (the part is dropped).
@@ -122,7 +130,7 @@ class FileBlobs:
         if offset + len(data) > total:
             raise TooLarge(f"blob {digest}: {len(data)} bytes at {offset} go beyond the {total} that were announced; send at most those")
         with self._lock(digest):
-            part = self._part(digest)
+            part = self._part(digest, by)
             if self._renewed(digest):
                 self._forget(part)
                 return True
@@ -146,8 +154,10 @@ class FileBlobs:
     # -- below
 
     def _set_aside(self, digest: str) -> BlobCorrupt:
-        with self._lock(digest), contextlib.suppress(FileNotFoundError):
-            self._place(digest).rename(self._damaged / digest)
+        with self._lock(digest):
+            if self.has(digest):
+                self._forget(self._damaged / digest)
+                self._place(digest).rename(self._damaged / digest)
         return BlobCorrupt(f"blob {digest} has changed on disk; it was set aside in {self._damaged}. Upload it again, and check that disk")
 
     def _remember(self, digest: str, touched: "_Touched") -> None:
@@ -160,9 +170,9 @@ class FileBlobs:
         _demand_digest(digest)
         return self._root / digest[:2] / digest[2:]
 
-    def _part(self, digest: str) -> Path:
+    def _part(self, digest: str, by: str) -> Path:
         _demand_digest(digest)
-        return self._incoming / digest
+        return self._incoming / (f"{digest}.{hashlib.sha256(by.encode()).hexdigest()[:16]}" if by else digest)
 
     def _lock(self, digest: str) -> threading.Lock:
         """A few locks shared by all digests: two uploads of one blob never meet in one file."""
@@ -183,13 +193,13 @@ class FileBlobs:
 
     def _write(self, file: Path, data: bytes | memoryview, *, offset: int) -> None:
         """``data`` at the end of ``file``, all of it or nothing."""
-        self._claim(len(data))
+        self._claim(len(data), files=0 if file.exists() else 1)
         try:
             with file.open("ab") as out:
                 out.write(data)
             self._stamp(file)
         except OSError as error:
-            self._claim(-len(data))
+            self._claim(-len(data), files=0 if offset else -1)
             _cut(file, offset)
             if error.errno in _FULL:
                 raise StorageFull(
@@ -197,7 +207,7 @@ class FileBlobs:
                 ) from error
             raise
 
-    def _claim(self, size_bytes: int) -> None:
+    def _claim(self, size_bytes: int, *, files: int) -> None:
         with self._counting:
             if size_bytes > 0 and self._used_bytes + size_bytes > self._quota_bytes:
                 raise StorageFull(
@@ -205,6 +215,7 @@ class FileBlobs:
                     "raise [blobs] quota or wait until files that nothing names are swept"
                 )
             self._used_bytes += size_bytes
+            self._files += files
 
     def _verify(self, part: Path, digest: str) -> None:
         with part.open("rb") as whole:
@@ -240,9 +251,11 @@ class FileBlobs:
             return self._forget(file)
 
     def _forget(self, file: Path) -> int:
+        if not file.exists():
+            return 0
         size_bytes = _size(file)
-        file.unlink(missing_ok=True)
-        self._claim(-size_bytes)
+        file.unlink()
+        self._claim(-size_bytes, files=-1)
         return size_bytes
 
 

@@ -1,13 +1,15 @@
 """Stored files over HTTP: ranged downloads, uploads that go on where they were cut.
 
 What arrives is written piece by piece, so a lost connection costs at most one piece; the digest in the path is checked before the
-file counts as stored. Ranges as in RFC 9110 section 14; ``Upload-Offset`` is the word of the resumable-uploads draft.
+file counts as stored. An unfinished file is its sender's alone: whatever others send under that digest does not touch it. Ranges as in
+RFC 9110 section 14; ``Upload-Offset`` is the word of the resumable-uploads draft.
 """
 
 import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -18,13 +20,12 @@ from gridsched.core.errors import Conflict, Forbidden, InvalidInput, MessageErro
 from gridsched.core.job import is_digest
 from gridsched.ports import Blobs
 from gridsched.web.doors import Doors
-from gridsched.web.gate import Gate
-from gridsched.web.messages import Gone, header
+from gridsched.web.gate import Caller, Gate
+from gridsched.web.messages import Gone, header, next_piece
 
 __all__ = ["BlobApi", "Piece", "piece_of"]
 
 PIECE_BYTES = 1 << 20
-_RECOUNT_S = 60.0
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 
@@ -63,8 +64,6 @@ class BlobApi:
         self._blobs = doors.blobs
         self._limits = doors.limits
         self._gate = gate
-        self._count = 0
-        self._counted_s: float | None = None
 
     def routes(self) -> list[BaseRoute]:
         """GET and HEAD come as one route, PUT as another."""
@@ -79,92 +78,93 @@ class BlobApi:
         if not is_digest(digest):
             raise InvalidInput(f"{digest!r} is not a digest; a blob is named by its sha256 in lower-case hexadecimal")
         if request.method == "PUT":
-            return await self._put(request, digest)
-        return await (self._head(digest) if request.method == "HEAD" else self._get(digest))
+            return await self._put(request, digest, _sender(caller))
+        return await (self._head(digest, _sender(caller)) if request.method == "HEAD" else self._get(digest))
 
     async def _get(self, digest: str) -> Response:
         path = await asyncio.to_thread(self._blobs.path, digest)
         return _Download(path, media_type="application/octet-stream", headers={"Cache-Control": "immutable, max-age=31536000"})
 
-    async def _head(self, digest: str) -> Response:
-        size, offset = await asyncio.to_thread(_look, self._blobs, digest)
+    async def _head(self, digest: str, by: str) -> Response:
+        size, offset = await asyncio.to_thread(_look, self._blobs, digest, by)
         if size is None:
             return Response(status_code=404, headers={"Upload-Offset": str(offset)})
         return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"}, media_type="application/octet-stream")
 
-    async def _put(self, request: Request, digest: str) -> Response:
+    async def _put(self, request: Request, digest: str, by: str) -> Response:
         length = header(request.scope, b"content-length")
         piece = piece_of(request.headers.get("content-range"), int(length) if length and length.isdigit() else None)
         if piece.total > self._limits.max_blob_bytes:
             raise TooLarge(f"a file of {piece.total} bytes is over the limit of {self._limits.max_blob_bytes} (max_blob_bytes)")
-        size, offset = await asyncio.to_thread(_look, self._blobs, digest)
+        size, offset = await asyncio.to_thread(_look, self._blobs, digest, by)
         if size is not None:
             return Response(status_code=204)
-        await self._demand_room()
+        if offset == 0:
+            self._demand_room()
         if piece.start > offset:
             raise Conflict(f"blob {digest}: the next byte is {offset}, not {piece.start}; ask with HEAD and go on from Upload-Offset")
-        whole = await self._receive(request, digest, piece)
-        self._count += whole
+        whole = await self._receive(request, digest, piece, by)
         return Response(status_code=204) if whole else Response(status_code=202, headers={"Upload-Offset": str(piece.stop)})
 
-    async def _receive(self, request: Request, digest: str, piece: Piece) -> bool:
+    async def _receive(self, request: Request, digest: str, piece: Piece, by: str) -> bool:
         """Write what arrives, a piece at a time; where the caller hangs up, what had arrived is kept."""
         at, waiting, whole = piece.start, bytearray(), False
+        append = partial(_append, self._blobs, digest, total=piece.total, by=by)
         try:
             async for chunk in _chunks(request):
                 waiting += chunk
                 if at + len(waiting) > piece.stop:
                     raise TooLarge(f"blob {digest}: more bytes came than the headers announced")
                 if len(waiting) >= PIECE_BYTES:
-                    whole = await asyncio.to_thread(_append, self._blobs, digest, bytes(waiting), at, piece.total)
+                    whole = await asyncio.to_thread(append, bytes(waiting), at)
                     at, waiting = at + len(waiting), bytearray()
         except Gone:
-            await asyncio.to_thread(_append, self._blobs, digest, bytes(waiting), at, piece.total)
+            await asyncio.to_thread(append, bytes(waiting), at)
             raise
         if at + len(waiting) != piece.stop:
             raise MessageError(f"blob {digest}: {at + len(waiting)} bytes came where {piece.stop} were announced; send the rest")
         if waiting or piece.total == 0:
-            whole = await asyncio.to_thread(_append, self._blobs, digest, bytes(waiting), at, piece.total)
+            whole = await asyncio.to_thread(append, bytes(waiting), at)
         return whole
 
-    async def _demand_room(self) -> None:
-        """Refuse one file too many. Counting a folder takes time, so a count serves for a minute."""
-        now_s = asyncio.get_running_loop().time()
-        if self._counted_s is None or now_s - self._counted_s > _RECOUNT_S:
-            self._count = await asyncio.to_thread(lambda: sum(1 for _ in self._blobs.digests()))
-            self._counted_s = now_s
-        if self._count >= self._limits.max_blobs:
-            raise StorageFull(f"{self._count} files are stored, which is the limit (max_blobs); raise it or wait for the next clean-up")
+    def _demand_room(self) -> None:
+        """Refuse one file too many. An unfinished one counts too, or one byte each would make files without end."""
+        files = self._blobs.files
+        if files >= self._limits.max_blobs:
+            raise StorageFull(f"{files} files are stored, which is the limit (max_blobs); raise it or wait for the next clean-up")
+
+
+def _sender(caller: Caller) -> str:
+    """Whose an unfinished file is; a node and a token may have the same name."""
+    return f"{caller.role}:{caller.name}"
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
     """The body as it arrives; raises `Gone` where it ends too early."""
     while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
+        message = await next_piece(request.receive)
         yield message.get("body", b"")
         if not message.get("more_body"):
             return
 
 
-def _look(blobs: Blobs, digest: str) -> tuple[int | None, int]:
+def _look(blobs: Blobs, digest: str, by: str) -> tuple[int | None, int]:
     """The size where the file is whole, and how much of it there is otherwise."""
     try:
         return blobs.size(digest), 0
     except NotFound:
-        return None, blobs.offset(digest)
+        return None, blobs.offset(digest, by=by)
 
 
-def _append(blobs: Blobs, digest: str, data: bytes, at: int, total: int) -> bool:
+def _append(blobs: Blobs, digest: str, data: bytes, at: int, *, total: int, by: str) -> bool:
     """Append what is not there yet: an overlap is the same bytes again, because a digest names only one file.
 
     Where all bytes are there and only their publishing is not (the daemon was killed between the two), appending nothing publishes them.
     """
     if blobs.has(digest):
         return True
-    have = blobs.offset(digest)
+    have = blobs.offset(digest, by=by)
     fresh = data[have - at :] if have > at else data
     if not fresh and have < total:
         return False
-    return blobs.append(digest, fresh, offset=max(have, at), total=total)
+    return blobs.append(digest, fresh, offset=max(have, at), total=total, by=by)

@@ -122,6 +122,17 @@ def test_a_piece_of_what_is_here_already_is_fine(blobs: FileBlobs) -> None:
     assert blobs.used_bytes == 7
 
 
+def test_what_others_send_of_a_blob_touches_nobody_else_s_upload(blobs: FileBlobs) -> None:
+    digest = digest_of(b"weights")
+    assert not blobs.append(digest, b"weights?", offset=0, total=9, by="node:longer")
+    assert not blobs.append(digest, b"wrong!", offset=0, total=7, by="node:wrong")
+    assert blobs.offset(digest, by="node:pc") == 0
+    assert not blobs.append(digest, b"wei", offset=0, total=7, by="node:pc")
+    assert again(blobs).offset(digest, by="node:pc") == 3
+    assert blobs.append(digest, b"ghts", offset=3, total=7, by="node:pc")
+    assert blobs.get(digest) == b"weights"
+
+
 def test_more_than_was_announced_is_too_large(blobs: FileBlobs) -> None:
     digest = digest_of(b"weights")
     blobs.append(digest, b"wei", offset=0, total=7)
@@ -147,6 +158,26 @@ def test_a_file_that_changed_on_disk_is_noticed_and_set_aside(blobs: FileBlobs) 
     assert not blobs.has(digest)
     assert blobs.put(b"weights") == digest
     assert blobs.get(digest) == b"weights"
+
+
+def test_files_are_counted_the_unfinished_and_the_damaged_too(blobs: FileBlobs, clock: HandClock) -> None:
+    digest, update = blobs.put(b"weights"), digest_of(b"update")
+    for by in ("a", "b"):
+        blobs.append(update, b"upd", offset=0, total=6, by=by)
+    assert blobs.files == again(blobs).files == 3
+    blobs.append(update, b"ate", offset=3, total=6, by="a")
+    assert blobs.files == 3, "it has its name now"
+    with pytest.raises(BlobCorrupt):
+        blobs.append(digest_of(b"!"), b"?", offset=0, total=1)
+    for _ in range(2):
+        blobs.path(digest).write_bytes(b"wrights")
+        with pytest.raises(BlobCorrupt):
+            blobs.get(digest)
+        blobs.put(b"weights")
+    assert blobs.files == again(blobs).files == len(files(blobs)) == 4
+    assert blobs.used_bytes == again(blobs).used_bytes
+    blobs.sweep(set(), older_than=NOON + timedelta(days=1))
+    assert blobs.files == again(blobs).files == len(files(blobs)) < 4
 
 
 @pytest.fixture
@@ -237,6 +268,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(blobs: FileBlobs, monk
     assert list(blobs.digests()) == []
     assert blobs.offset(digest) == offset
     assert blobs.used_bytes == again(blobs).used_bytes == offset
+    assert blobs.files == again(blobs).files
     assert blobs.append(digest, b"weights"[offset:], offset=offset, total=7)
 
 
@@ -333,3 +365,4 @@ def test_many_threads_with_the_same_blobs_leave_each_whole_and_once(blobs: FileB
         thread.join()
     assert sorted(blobs.get(digest) for digest in blobs.digests()) == sorted(contents)
     assert blobs.used_bytes == again(blobs).used_bytes == 2000
+    assert blobs.files == 20

@@ -4,13 +4,18 @@ import hashlib
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import requests
 
 from gridsched.core.errors import GridschedError, MessageError
+from gridsched.node.client import Client
 from gridsched.remote import Operator
+from gridsched.web import messages
 from gridsched.web.blob_api import PIECE_BYTES, Piece, piece_of
-from tests.web.conftest import LIMITS, House
+from tests.web.conftest import LIMITS, House, fresh_house
 
 DATA = bytes(range(256)) * 9_000  # 2.3 MB: more than two pieces
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -80,7 +85,9 @@ def test_an_upload_goes_on_where_it_was_cut(house: House) -> None:
 
 def killed_before_its_name(house: House, data: bytes) -> None:
     """All bytes of an upload have come, and the daemon was killed before they got their name."""
-    (house.daemon.settings.site.data / "blobs" / "incoming" / DIGEST).write_bytes(data)
+    put(house, data[:1])
+    (part,) = (house.daemon.settings.site.data / "blobs" / "incoming").iterdir()
+    part.write_bytes(data)
     assert offset(house) == str(len(data))
 
 
@@ -95,6 +102,33 @@ def test_where_such_bytes_are_damaged_they_are_dropped_and_come_again(house: Hou
     assert house.call("PUT", PATH, token="operator", data=DATA).status_code == 422
     assert offset(house) == "0"
     assert put(house, DATA) == (204, "")
+
+
+@pytest.mark.parametrize(("foreign", "total"), [(DATA + b"?", len(DATA) + 2), (b"?" * (len(DATA) - 1), len(DATA))], ids=["longer", "wrong"])
+def test_what_one_node_sends_under_a_digest_keeps_no_other_from_storing_it(
+    house: House, tmp_path: Path, foreign: bytes, total: int
+) -> None:
+    mine, other = house.join("pc"), house.join("other")
+    headers = {"Content-Range": f"bytes 0-{len(foreign) - 1}/{total}"}
+    assert house.call("PUT", PATH, token=other, data=foreign, headers=headers).status_code == 202
+    file = tmp_path / "update"
+    file.write_bytes(DATA)
+    client = Client(house.url, mine)
+    client.upload(DIGEST, file)
+    client.close()
+    assert house.call("GET", PATH, token=mine).content == DATA
+
+
+def test_an_upload_that_falls_silent_is_hung_up_on_and_keeps_what_had_arrived(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_SILENT_S", 0.5)
+    sent = PIECE_BYTES + 70_000
+    with socket.create_connection(("127.0.0.1", house.port), timeout=5) as line:
+        line.sendall(f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\nContent-Length: {len(DATA)}\r\n\r\n".encode())
+        line.sendall(DATA[:sent])
+        answer = all_of(line)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"send it again" in answer
+    assert offset(house) == str(sent)
 
 
 def test_a_gap_is_refused_and_says_what_is_missing(house: House) -> None:
@@ -117,14 +151,19 @@ def test_sending_what_is_there_already_changes_nothing(house: House) -> None:
     assert house.call("GET", PATH, token="operator").content == DATA
 
 
+def all_of(line: socket.socket) -> bytes:
+    """What is said on ``line`` until the other side closes it."""
+    said = b""
+    while piece := line.recv(65536):
+        said += piece
+    return said
+
+
 def announced(house: House, headers: str) -> bytes:
     """The answer to the head of a PUT whose body is never sent."""
     with socket.create_connection(("127.0.0.1", house.port), timeout=5) as line:
         line.sendall(f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer operator\r\n{headers}\r\n\r\n".encode())
-        answer = b""
-        while piece := line.recv(65536):
-            answer += piece
-    return answer
+        return all_of(line)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +191,21 @@ def test_a_name_that_is_no_digest_never_reaches_the_disk(house: House) -> None:
         assert answer.status_code in (404, 422), name
 
 
-def test_a_full_shelf_takes_no_more_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gridsched.store.blobs.FileBlobs.digests", lambda _: iter([DIGEST] * LIMITS.max_blobs))
-    answer = house.call("PUT", PATH, token="operator", data=DATA)
-    assert (answer.status_code, answer.json()["error"]) == (507, "StorageFull")
-    assert "max_blobs" in answer.json()["detail"]
+def test_a_full_shelf_takes_no_more_files_unfinished_ones_count_and_may_be_finished() -> None:
+    files = {hashlib.sha256(data).hexdigest(): data for data in (b"ab", b"cd", b"ef", b"gh")}
+    *begun, late = files
+    with fresh_house(replace(LIMITS, max_blobs=3)) as house:
+
+        def send(digest: str, at: int) -> requests.Response:
+            headers = {"Content-Range": f"bytes {at}-{at}/2"}
+            return house.call("PUT", f"/v1/blobs/{digest}", token="operator", data=files[digest][at : at + 1], headers=headers)
+
+        assert [send(digest, 0).status_code for digest in begun] == [202, 202, 202]
+        answer = send(late, 0)
+        assert (answer.status_code, answer.json()["error"]) == (507, "StorageFull")
+        assert "max_blobs" in answer.json()["detail"]
+        assert [send(digest, 1).status_code for digest in begun] == [204, 204, 204]
+        assert send(late, 0).status_code == 507
 
 
 def test_our_own_client_stores_and_fetches(house: House) -> None:
