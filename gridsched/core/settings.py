@@ -99,7 +99,8 @@ class Web:
     """Where the daemon listens, and its limits.
 
     ``max_queue`` is the number of calls that may wait to be written;
-    ``calls_per_s`` is what one token may do; ``max_body_bytes`` bounds a JSON message, ``max_blob_bytes`` a stored file.
+    ``calls_per_s`` is what one token may do; ``max_body_bytes`` bounds a JSON message (but for the digests that a long unit is handed in
+    with, see `web.intake`), ``max_blob_bytes`` a stored file, and ``max_blobs`` their number, unfinished ones included.
     """
 
     host: str = "127.0.0.1"

@@ -19,8 +19,8 @@ __all__ = ["Returns"]
 
 log = logging.getLogger(__name__)
 
-_FINAL = (InvalidInput, Conflict, TooLarge)
-"""Answers after which trying again would not help."""
+_FINAL = (InvalidInput, Conflict)
+"""Answers after which trying again would not help: the work is given up. Too large a notice says nothing of the work it tells of."""
 
 MakeReport = Callable[[], MeterReport | None]
 
@@ -91,19 +91,26 @@ class Returns:
     def _update(self, item: Finished) -> _Parcel:
         report = self._meter()
 
-        def post(client: Client, stored: bool) -> Orders:
-            return client.update(
-                UpdateNotice(
-                    instance=self._contact.instance,
-                    lease_id=item.lease_id,
-                    generation=item.generation,
-                    update=item.update if stored else None,
-                    steps_executed=item.steps_executed,
-                    metrics=dict(item.metrics),
-                    digests=item.digests,
-                    meter=report(),
-                )
+        def notice(stored: bool, digests: list[tuple[int, str]]) -> UpdateNotice:
+            return UpdateNotice(
+                instance=self._contact.instance,
+                lease_id=item.lease_id,
+                generation=item.generation,
+                update=item.update if stored else None,
+                steps_executed=item.steps_executed,
+                metrics=dict(item.metrics),
+                digests=digests,
+                meter=report(),
             )
+
+        def post(client: Client, stored: bool) -> Orders:
+            try:
+                return client.update(notice(stored, item.digests))
+            except TooLarge as error:
+                if not item.digests:
+                    raise
+                log.warning("unit %s is handed in without its digests: %s", item.unit_id, error, extra={"action": "digests_left_out"})
+                return client.update(notice(stored, []))
 
         def close(error: GridschedError | None) -> None:
             self.accepted += error is None

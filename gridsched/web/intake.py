@@ -1,6 +1,7 @@
 """What is looked at before a job or a dataset is taken in: everything it names must be stored, readable and fit together."""
 
 import logging
+import math
 from collections.abc import Mapping
 
 from gridsched.core.errors import DatasetError, GridschedError, InvalidInput, NotFound
@@ -14,9 +15,12 @@ from gridsched.train.plan import plan_of
 from gridsched.train.program import from_bytes
 from gridsched.train.version import read_version
 
-__all__ = ["check_dataset", "check_job", "wasm_lacks"]
+__all__ = ["LONGEST_UNIT", "check_dataset", "check_job", "wasm_lacks"]
 
 log = logging.getLogger(__name__)
+
+LONGEST_UNIT = 2_000_000
+"""Steps. A unit is handed in with a parameter digest for every few of them, all in one message that must have an end."""
 
 _MOST = 10**9
 _LONGEST_S = 10 * 365 * 24 * 3600
@@ -33,6 +37,7 @@ def check_job(spec: JobSpec, blobs: Blobs) -> int:
     """Raise, by name, where the job could not run; the size of its initial version in bytes."""
     what = f"job {spec.job_id}"
     _check_numbers(spec, what)
+    _check_length(spec, what)
     program, _ = from_bytes(_stored(spec.program, blobs, what=f"{what}: program"))
     train = _manifest(spec.dataset, blobs, what=f"{what}: dataset", samples=spec.samples)
     _check_fields(train, program, f"{what}: dataset")
@@ -100,6 +105,18 @@ def _check_numbers(spec: JobSpec, what: str) -> None:
         raise InvalidInput(f"{what}: priority must lie between {-_MOST} and {_MOST}, got {spec.priority}")
     if spec.deadline is not None and spec.deadline.tzinfo is None:
         raise InvalidInput(f"{what}: deadline {spec.deadline.isoformat()} has no UTC offset; add Z or +01:00")
+
+
+def _check_length(spec: JobSpec, what: str) -> None:
+    """How long a unit over a node's own data is, that node alone knows; it is handed in without its digests where they are too many."""
+    method = spec.method
+    samples = max(spec.parts) if spec.parts and spec.part < 0 else min(spec.unit_samples, spec.epoch_samples)
+    steps = math.ceil(samples / method.batch_size) * method.passes
+    if steps > LONGEST_UNIT and not spec.local:
+        raise InvalidInput(
+            f"{what}: a unit of {steps} steps is longer than the {LONGEST_UNIT} that can be handed in; "
+            "lower passes or samples_per_unit, or raise batch_size or units_per_round"
+        )
 
 
 def _check_waits(spec: JobSpec, what: str) -> None:

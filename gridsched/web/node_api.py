@@ -19,6 +19,7 @@ from gridsched.ports import Reply
 from gridsched.web.answers import Answers
 from gridsched.web.doors import Doors
 from gridsched.web.gate import Gate
+from gridsched.web.intake import LONGEST_UNIT
 from gridsched.web.messages import answer, read_body
 from gridsched.wire import ConsentChoice, HandOver, Hello, Join, Orders, Sync, UpdateNotice, decode, encode
 
@@ -28,6 +29,9 @@ M = TypeVar("M")
 
 
 _TOKEN_BYTES = 32
+_TRAIL_BYTES = LONGEST_UNIT // 20 * 80
+"""Of the digests along the longest unit, beside what any message may have: at most 80 bytes each, one for every 20 steps."""
+
 _JSON_HEADER = (b"content-type", b"application/json")
 
 
@@ -99,7 +103,7 @@ class NodeApi:
     async def update(self, request: Request) -> Response:
         """The update is read and measured before the writer is asked: it may be large, and the writer waits for nobody."""
         node_id = await self._gate.node(request.scope)
-        message = await self._read(request, UpdateNotice)
+        message = await self._read(request, UpdateNotice, more_bytes=_TRAIL_BYTES)
         checked = await self._checked(node_id, message)
         return await self._told(partial(collect.update, node_id=node_id, message=message, checked=checked, rules=self._doors.rules))
 
@@ -112,8 +116,9 @@ class NodeApi:
 
         return answer(await asyncio.to_thread(read))
 
-    async def _read(self, request: Request, kind: type[M]) -> M:
-        return decode(await read_body(request.scope, request.receive, limit=self._doors.limits.max_body_bytes), kind)
+    async def _read(self, request: Request, kind: type[M], *, more_bytes: int = 0) -> M:
+        limit = self._doors.limits.max_body_bytes + more_bytes
+        return decode(await read_body(request.scope, request.receive, limit=limit), kind)
 
     async def _told(self, verb: Callable[..., Reply[M]]) -> Response:
         return answer(await self._answers.of(self._doors.writer.submit(verb)))

@@ -5,15 +5,16 @@ import { hindranceOf } from "../../browser/src/node/device.ts";
 import { EnergyRegister, IDLE_SHARE } from "../../browser/src/node/energy.ts";
 import type { Engine, Run, Sources } from "../../browser/src/node/engine.ts";
 import { Client, PIECE_BYTES } from "../../browser/src/node/client.ts";
-import { failureFrom, isFatal, isFinal, isOtherRelease } from "../../browser/src/node/errors.ts";
+import { Failure, failureFrom, isFatal, isFinal, isOtherRelease } from "../../browser/src/node/errors.ts";
 import type { Bytes, Files } from "../../browser/src/node/files.ts";
-import { LIMITS } from "../../browser/src/node/home.ts";
+import { type Finished, LIMITS } from "../../browser/src/node/home.ts";
 import { Middles } from "../../browser/src/node/middles.ts";
 import { Pace } from "../../browser/src/node/pace.ts";
 import type { FromWorker, Progress, Train } from "../../browser/src/node/pipe.ts";
+import { Returns, type ReturnsParts } from "../../browser/src/node/returns.ts";
 import { single } from "../../browser/src/node/single.ts";
 import { Supply } from "../../browser/src/node/supply.ts";
-import { type UnitSpec, parse } from "../../browser/src/node/wire.ts";
+import { type UnitSpec, type UpdateNotice, parse } from "../../browser/src/node/wire.ts";
 import { Workshop } from "../../browser/src/node/workshop.ts";
 import { check, end, equal } from "./checks.ts";
 
@@ -120,6 +121,30 @@ await check("the daemon's own words for an error are kept", () => {
     equal([failureFrom(403, "<html>log in to this network", "x").name, failureFrom(502, "", "x").name], ["Unreachable", "Unreachable"]);
     holds(isFatal(failureFrom(401, '{"error":"Unauthorized","detail":""}', "x")), "a revoked token is not told");
     holds(isOtherRelease(failureFrom(400, '{"error":"OtherRelease","detail":""}', "x")), "another release is not told");
+});
+
+await check("too long a notice goes without its digests, and work whose notice is not taken at all is kept and told again", async () => {
+    const sent: number[] = [];
+    const over: boolean[] = [];
+    let most = -1; // digests that the daemon takes
+    const update = async (notice: UpdateNotice): Promise<void> => {
+        sent.push(notice.digests.length);
+        if (notice.digests.length > most) throw new Failure("TooLarge", "over the limit", 413);
+    };
+    const contact = { open: true, instance: "i", choosing: false, among: (ask: () => Promise<void>) => ask(), missed: () => undefined, hurry: () => undefined };
+    const nothing = { worker: () => undefined, meter: async () => null, keep: async () => undefined, accepted: () => undefined };
+    const parts = { ...nothing, client: { update }, contact, now: () => 0, over: (_lease: string, _generation: number, refused: boolean) => over.push(refused) };
+    const done: Finished = { leaseId: "l", generation: 1, unitId: "u", update: null, stepsExecuted: 20, metrics: {}, digests: [[20, "d"]] };
+    const returns = new Returns(parts as unknown as ReturnsParts, [done]);
+    const turn = async (nowS: number): Promise<void> => {
+        returns.turn(nowS, null);
+        await new Promise((resolve) => setTimeout(resolve));
+    };
+    await turn(0);
+    equal([sent, over, returns.waiting], [[1, 0], [], 1]);
+    most = 0;
+    await turn(100);
+    equal([sent, over, returns.waiting], [[1, 0, 1, 0], [false], 0]);
 });
 
 await check("energy is counted for steps, a little for holding, and nothing for a gap or for idling", () => {

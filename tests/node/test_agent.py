@@ -12,7 +12,7 @@ import pytest
 
 from gridsched import wire
 from gridsched.clock import SystemClock
-from gridsched.core.errors import Busy, DuplicateIdentity, GridschedError, LeaseLost, StorageFull, Unauthorized, UpdateRefused
+from gridsched.core.errors import Busy, DuplicateIdentity, GridschedError, LeaseLost, StorageFull, TooLarge, Unauthorized, UpdateRefused
 from gridsched.core.fleet import DeviceState
 from gridsched.core.work import UnitSpec
 from gridsched.node.agent import Agent
@@ -387,9 +387,13 @@ def test_a_finished_unit_is_handed_in_and_the_next_begins_in_the_same_child(
         Fault("/v1/node/update", 302, times=2),
         Fault("/v1/node/update", 409, times=2),
         Fault("/v1/blobs/", 413, times=2, method="PUT"),
+        Fault("/v1/node/update", TooLarge("over the limit"), times=4),
     ],
-    ids=["notice lost", "daemon busy", "upload lost", "upload cut", "quota full", "login page", "proxy", "proxy of small files"],
-)
+    ids=[
+        "notice lost", "daemon busy", "upload lost", "upload cut", "quota full", "login page", "proxy", "proxy of small files",
+        "no notice is small enough",
+    ],
+)  # fmt: skip
 def test_a_finished_unit_survives_every_failure_on_its_way(working: Bench, daemon: FakeDaemon, spec: UnitSpec, fault: Fault) -> None:
     daemon.faults.append(fault)
     digest = working.finish(spec)
@@ -397,6 +401,13 @@ def test_a_finished_unit_survives_every_failure_on_its_way(working: Bench, daemo
         working.turn(20.0)
     assert fault.times == 0
     assert [notice.update for notice in daemon.of(wire.UpdateNotice)] == [digest]
+
+
+def test_too_long_a_notice_is_sent_again_without_its_digests(working: Bench, daemon: FakeDaemon, spec: UnitSpec) -> None:
+    daemon.faults.append(Fault("/v1/node/update", TooLarge("over the limit")))
+    digest = working.finish(spec)
+    working.turn(1.0)
+    assert [(notice.update, notice.digests) for notice in daemon.of(wire.UpdateNotice)] == [(digest, [])]
 
 
 def test_a_finished_unit_survives_the_agent(working: Bench, daemon: FakeDaemon, spec: UnitSpec, home: Home) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -117,10 +117,10 @@ class House:
     def do(self, verb: Any) -> Any:
         return self.daemon.writer.submit(verb).result(10)
 
-    def job(self, job_id: str = "j") -> None:
-        """A job with a real first version; nobody looks at its program and samples here."""
+    def job(self, job_id: str = "j", *, passes: int = 1) -> None:
+        """A job with a real first version; nobody looks at its program and samples here. A unit has 8 steps a pass."""
         initial = Model(tensors={"w": np.zeros(SHAPE, np.float32)}).to_bytes()
-        method = Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=2)
+        method = Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=2, passes=passes)
         spec = JobSpec(
             job_id=job_id, name=job_id, program=PROGRAM, dataset=SAMPLES, samples=128, test_dataset=None, test_samples=0,
             initial=self.daemon.blobs.put(initial), seed=1, method=method, zone=ZONE,
@@ -161,14 +161,14 @@ class House:
         assert answer.status_code == 200, answer.text
         return token
 
-    def finish(self, token: str, delta: object, *, node_id: str = "pc") -> requests.Response:
+    def finish(self, token: str, delta: object, *, node_id: str = "pc", digests: Sequence[tuple[int, str]] = ()) -> requests.Response:
         """Upload an update (an array, or bytes as they are) and hand the unit in."""
         lease = self.lease(node_id)
         data = delta if isinstance(delta, bytes) else encode({"w": np.asarray(delta)}, Codec.RAW)
         digest = hashlib.sha256(data).hexdigest()
         assert self.call("PUT", f"/v1/blobs/{digest}", token=token, data=data).status_code == 204
         notice = {"instance": "one", "lease_id": lease.lease_id, "generation": lease.generation, "steps_executed": 8, "update": digest}
-        return self.post("/v1/node/update", notice | {"metrics": {"loss": 1.0}}, token=token)
+        return self.post("/v1/node/update", notice | {"metrics": {"loss": 1.0}, "digests": list(digests)}, token=token)
 
 
 def build(web: Web) -> Iterator[House]:

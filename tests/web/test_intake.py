@@ -30,6 +30,7 @@ def spec(**changes: Any) -> dict[str, Any]:
         (spec(method={"inner": {"name": "adam"}}), 422, "sgd or adamw"),
         (spec(samples="ten"), 400, "samples"),
         (spec(samples=0), 422, "no samples"),
+        (spec(method={"passes": 10**7}), 422, "a unit of 10000000 steps is longer than the 2000000 that can be handed in"),
         (spec(job_id="Mine!"), 422, "Mine!"),
         (spec(program="no-digest"), 422, "program"),
         (spec(zone="mars"), 422, "mars"),

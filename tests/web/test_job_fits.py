@@ -18,7 +18,7 @@ from gridsched.train.dataset import DatasetManifest, Field, write_dataset
 from gridsched.train.program import to_bytes
 from gridsched.train.version import Version, initial_version
 from gridsched.web import intake
-from gridsched.web.intake import check_dataset, check_job, wasm_lacks
+from gridsched.web.intake import LONGEST_UNIT, check_dataset, check_job, wasm_lacks
 from tests.train.builders import SAMPLES, hard_net, samples
 
 NOWHERE = "0" * 64
@@ -109,6 +109,12 @@ def of_method(**changes: Any) -> Break:
         (of_method(quorum=1, unit_seconds=1e12), "InvalidInput", "unit_seconds must be at most"),
         (of_method(grace_s=1e12), "InvalidInput", "grace_s must be at most"),
         (of_method(staleness_power=99.0), "InvalidInput", "staleness_power must be at most"),
+        (of_method(batch_size=SAMPLES, passes=LONGEST_UNIT + 1), "InvalidInput", f"a unit of {LONGEST_UNIT + 1} steps is longer than"),
+        (
+            lambda b, s: replace(of_method(samples_per_unit=1, batch_size=30, passes=LONGEST_UNIT // 2)(b, s), parts=(SAMPLES - 1, 1)),
+            "InvalidInput",
+            f"a unit of {3 * LONGEST_UNIT // 2} steps is longer than",
+        ),
         (lambda _, s: replace(s, bag=-2), "InvalidInput", "bag must lie between"),
         (lambda _, s: replace(s, part=-2), "InvalidInput", "part must lie between"),
         (lambda _, s: replace(s, member=-1), "InvalidInput", "member must lie between"),
@@ -123,6 +129,11 @@ def test_what_does_not_fit_is_refused_by_name(blobs: FileBlobs, spec: JobSpec, b
         check_job(broken(blobs, spec), blobs)
     assert type(refused.value).__name__ == kind
     assert says in str(refused.value)
+
+
+def test_the_longest_unit_is_taken_and_how_long_one_over_a_node_s_own_data_is_nobody_knows_yet(blobs: FileBlobs, spec: JobSpec) -> None:
+    check_job(of_method(batch_size=SAMPLES, passes=LONGEST_UNIT)(blobs, spec), blobs)
+    check_job(replace(of_method(batch_size=SAMPLES, passes=LONGEST_UNIT + 1)(blobs, spec), local="mine"), blobs)
 
 
 def test_a_dataset_must_say_what_its_manifest_says(blobs: FileBlobs, spec: JobSpec) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,15 @@ import pytest
 from gridsched.core import errors
 from gridsched.core.errors import HTTP_STATUS, GridschedError, http_status
 from gridsched.core.method import Codec
+from gridsched.core.settings import Web
+from gridsched.core.work import UnitSpec, WorkUnit
 from gridsched.train.codec import encode
+from gridsched.web import node_api
+from gridsched.web.intake import LONGEST_UNIT
 from gridsched.web.messages import problem
-from tests.web.conftest import SHAPE, ZONE, House
+from gridsched.wire import UpdateNotice
+from gridsched.wire import encode as as_json
+from tests.web.conftest import SHAPE, ZONE, House, fresh_house
 
 
 def problem_of(answer: Any) -> tuple[int, str]:
@@ -116,6 +123,42 @@ def test_a_finished_unit_is_accepted_once_however_often_it_is_handed_in(house: H
     assert house.accepted() == [lease.unit_id]
 
 
+def test_a_long_unit_is_handed_in_with_all_its_digests_under_the_default_limits() -> None:
+    digests = [(step, f"{step:064x}") for step in range(20, 20_001, 20)]
+    with fresh_house(Web(port=0)) as house:
+        token = house.join()
+        house.job(passes=2_500)
+        house.surplus(1000.0)
+        house.tick()
+        lease = house.lease()
+        answer = house.finish(token, np.full(SHAPE, 0.1, np.float32), digests=digests)
+        assert (answer.status_code, answer.json().get("notice")) == (200, "")
+        with house.daemon.store.read() as tx:
+            assert [tuple(point) for point in tx.must(WorkUnit, lease.unit_id).digests] == digests
+
+
+def test_the_digests_of_the_longest_unit_fit_into_its_notice() -> None:
+    every = signature(UnitSpec).parameters["digest_every"].default
+    digests = [(step, "f" * 64) for step in range(every, LONGEST_UNIT + 1, every)]
+    notice = UpdateNotice(
+        instance="i" * 16, lease_id="l" * 200, generation=1, update="f" * 64, steps_executed=LONGEST_UNIT, metrics={"loss": 1.0},
+        digests=digests,
+    )  # fmt: skip
+    assert len(as_json(notice)) <= node_api._TRAIL_BYTES + Web().max_body_bytes
+
+
+def test_a_unit_is_taken_though_another_node_has_sent_other_bytes_under_its_digest(house: House) -> None:
+    token = house.working()
+    lease = house.lease()
+    delta = np.full(SHAPE, 0.1, np.float32)
+    data = encode({"w": delta}, Codec.RAW)
+    path = f"/v1/blobs/{hashlib.sha256(data).hexdigest()}"
+    foreign = {"Content-Range": f"bytes 0-{len(data)}/{len(data) + 2}"}
+    assert house.call("PUT", path, token=house.join("other"), data=data + b"?", headers=foreign).status_code == 202
+    assert house.finish(token, delta).json()["notice"] == ""
+    assert house.accepted() == [lease.unit_id]
+
+
 @pytest.mark.parametrize(
     ("delta", "reason"),
     [
@@ -137,7 +180,7 @@ def test_a_bad_update_is_refused_with_its_reason_and_its_unit_waits_for_another_
 
 
 def test_what_a_node_cannot_do_is_told_in_its_own_words_with_what_the_round_waits_for(house: House) -> None:
-    token = house.working()
+    token, lease = house.working(), house.lease()
     for tries in range(4):  # its first unit, the other one, and twice the first again
         if tries:
             house.surplus(500)

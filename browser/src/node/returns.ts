@@ -101,19 +101,29 @@ export class Returns {
             return this.closeUpdate(item, sent);
         }
         return this.notify(
-            async () =>
-                this.parts.client.update({
-                    instance: this.parts.contact.instance,
-                    lease_id: item.leaseId,
-                    generation: item.generation,
-                    update: tooLarge ? null : update,
-                    steps_executed: item.stepsExecuted,
-                    metrics: item.metrics,
-                    digests: item.digests,
-                    meter: await this.parts.meter(),
-                }),
+            () => this.tellOf(item, tooLarge ? null : update),
             (failure) => this.closeUpdate(item, failure),
         );
+    }
+
+    /** The notice of a finished unit; without the digests along its way where the daemon takes no message of that length. */
+    private async tellOf(item: Finished, update: string | null): Promise<Orders> {
+        const notice = {
+            instance: this.parts.contact.instance,
+            lease_id: item.leaseId,
+            generation: item.generation,
+            update,
+            steps_executed: item.stepsExecuted,
+            metrics: item.metrics,
+            digests: item.digests,
+            meter: await this.parts.meter(),
+        };
+        try {
+            return await this.parts.client.update(notice);
+        } catch (error) {
+            if (asFailure(error).name !== "TooLarge" || item.digests.length === 0) throw error;
+            return await this.parts.client.update({ ...notice, digests: [] });
+        }
     }
 
     private async closeUpdate(item: Finished, failure: Failure | null): Promise<void> {
@@ -155,7 +165,7 @@ export class Returns {
             return await close(null);
         } catch (error) {
             const failure = asFailure(error);
-            if (!isFinal(failure) || failure.name === "DuplicateIdentity") throw failure;
+            if (!isFinal(failure) || failure.name === "DuplicateIdentity" || failure.name === "TooLarge") throw failure;
             await close(failure);
             this.parts.contact.hurry();
         }
