@@ -36,6 +36,30 @@ from gridsched.wire import VERSION, ConsentChoice, HandOver, Hello, MeterReport,
 __all__ = ["Checked", "choose", "hand_over", "hello", "orders_for", "statement", "sync_many", "update"]
 
 _MOST_REFUSALS = 5
+_GIVEN_BACK = frozenset(
+    {
+        LeaseReason.HANDED_OVER,
+        LeaseReason.OPTED_OUT,
+        LeaseReason.CONSENT_ENDED,
+        LeaseReason.NODE_LEFT,
+        LeaseReason.REWARD_TOO_LOW,
+        LeaseReason.NO_SURPLUS,
+        LeaseReason.ALARM,
+        LeaseReason.STALE_SIGNAL,
+        LeaseReason.TARGET_LOWERED,
+        LeaseReason.NOT_SCHEDULED,
+        LeaseReason.DEVICE_BUSY,
+        LeaseReason.DEVICE_HOT,
+        LeaseReason.ON_BATTERY,
+        LeaseReason.DISK_FULL,
+        LeaseReason.PAUSED_BY_OPERATOR,
+        LeaseReason.PAUSED_TOO_LONG,
+    }
+)
+"""Why a node may say that it gives a unit back: its owner's reasons, and those of the pauses it was asked back in.
+
+Every other reason is the daemon's own verdict, upon which it acts.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +145,7 @@ def hand_over(tx: Tx, now: datetime, node_id: str, message: HandOver, *, rules: 
     unit = tx.must(WorkUnit, lease.unit_id)
     if not 0 <= message.step <= unit.spec.steps:
         raise InvalidInput(f"lease {lease.lease_id}: step {message.step} is outside the unit's 0..{unit.spec.steps}")
-    reason = LeaseReason(message.reason) if message.reason in LeaseReason.__members__.values() else LeaseReason.HANDED_OVER
+    reason = next((reason for reason in _GIVEN_BACK if reason == message.reason), LeaseReason.HANDED_OVER)
     ended = end(replace(lease, step=max(lease.step, message.step)), LeaseState.HANDED_OVER, reason, now)
     further = message.continuation is not None and message.step > unit.continuation_step
     tx.put(ended)

@@ -18,8 +18,8 @@ from gridsched.core.facts import (
     ZoneObserved,
     kind_of,
 )
-from gridsched.core.lease import Lease, LeaseState
-from gridsched.core.ledger import Transfer, TransferKind
+from gridsched.core.lease import Lease, LeaseReason, LeaseState
+from gridsched.core.ledger import OPERATOR, Account, Transfer, TransferKind
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.flow import admit, assign, collect
 from gridsched.wire import ConsentChoice, HandOver, Hello, Sync, UpdateNotice
@@ -136,6 +136,25 @@ def test_opting_out_pauses_at_once_and_asks_for_the_middle(house: House) -> None
     orders, _ = house.sync("old", state="starting")
     assert orders.order is not None
     assert (orders.order.continuation, orders.order.continuation_step) == (B, 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        *((said, "handed_over") for said in ("outrun", "quarantined", "update_refused", "not_finite", "node_refused", "finished", "x")),
+        *((said, said) for said in ("opted_out", "node_left", "no_surplus", "device_hot")),
+    ],
+)
+def test_a_node_says_why_it_gives_a_unit_back_but_not_in_the_daemon_s_own_verdicts(house: House, said: str, kept: str) -> None:
+    house.job()
+    lease = house.working()
+    house.clock.advance(timedelta(seconds=20))
+    house.sync(step=4, register_j=1000.0)
+    message = HandOver(instance="one", lease_id=lease.lease_id, generation=1, continuation=B, step=4, steps_executed=4, reason=said)
+    house.do(partial(collect.hand_over, node_id="pc", message=message, rules=house.rules))
+    assert house.rows(Lease, lease_id=lease.lease_id)[0].reason is LeaseReason(kept)
+    house.do(partial(admit.cancel, job_id="j"))
+    assert house.rows(Account, account_id=OPERATOR)[0].debits_pending == 0
 
 
 def test_an_earlier_middle_never_replaces_a_later_one(house: House) -> None:
