@@ -76,8 +76,10 @@ def _wish(tx: Tx, now: datetime, job: Job, spec: JobSpec, wasm_lacks: str) -> li
     if (job.spec, job.wasm_lacks) == (spec, wasm_lacks):
         return []
     _demand_time(now, spec)
-    tx.put(replace(job, spec=spec, wasm_lacks=wasm_lacks))
-    return [WishesChanged(at=now, job_id=job.job_id, priority=spec.priority, deadline=spec.deadline, top_up=spec.top_up)]
+    wished = replace(job, spec=spec, wasm_lacks=wasm_lacks)
+    tx.put(wished)
+    told = WishesChanged(at=now, job_id=job.job_id, priority=spec.priority, deadline=spec.deadline, top_up=spec.top_up)
+    return [told, *(local.wishes_changed(tx, now, wished) if spec.local else [])]
 
 
 def _demand_time(now: datetime, spec: JobSpec) -> None:

@@ -1,6 +1,6 @@
 """Rounds over data that nodes hold for themselves: one unit for each holder, which only that holder can do.
 
-Who takes part is settled when a round opens: the holders that are present, opted in and able. One that comes later is in the next
+Who takes part is settled when a round opens: the holders that are present and able, and that may work. One that comes later is in the next
 round; one that leaves is waited for, or no longer than the method's ``grace_s``; one that removes its data, can no longer run the job,
 or is shut out, is waited for no longer. A round that has nobody takes those that come first.
 """
@@ -8,7 +8,6 @@ or is shut out, is waited for no longer. A round that has nobody takes those tha
 from dataclasses import replace
 from datetime import datetime
 
-from gridsched.core.consent import Consent
 from gridsched.core.cut import training_unit
 from gridsched.core.facts import Fact, RoundOpened
 from gridsched.core.fleet import Node, Presence
@@ -16,25 +15,22 @@ from gridsched.core.job import Job, JobSpec, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end
 from gridsched.core.round import Round, RoundState
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.core.zone import ZoneState
 from gridsched.flow import settle, timing
+from gridsched.flow.auditors import willing
 from gridsched.flow.tell import lease_ended
 from gridsched.ports import Tx
 
-__all__ = ["has_nobody", "holder_left", "holders_came", "shut_out", "units_for"]
+__all__ = ["has_nobody", "holder_left", "holders_came", "shut_out", "units_for", "wishes_changed"]
 
 
 def units_for(tx: Tx, now: datetime, spec: JobSpec, rnd: Round, *, after: int = 0) -> list[WorkUnit]:
     """The units of a round over the nodes' own data named ``spec.local``, in the order of the nodes' names; ``after`` it had before."""
     job = tx.must(Job, spec.job_id)
     nodes = tx.find(Node, zone=spec.zone, revoked_at=None, quarantined_at=None)
-    holders = [node for node in nodes if spec.local in node.data and timing.can_run(node, job)]
-    ids = tuple(node.node_id for node in holders)
-    present = {presence.node_id for presence in tx.find(Presence, node_id=ids) if presence.present}
-    zone = tx.get(ZoneState, spec.zone) or ZoneState(zone=spec.zone)
-    reward = zone.reward_micro_per_kwh
-    willing = {consent.node_id for consent in tx.find(Consent, node_id=ids) if not consent.refuses(reward_micro_per_kwh=reward, now=now)}
-    taking_part = sorted((node for node in holders if node.node_id in present & willing), key=lambda node: node.node_id)
+    holders = {node.node_id: node for node in nodes if spec.local in node.data and timing.can_run(node, job)}
+    there = [holders[presence.node_id] for presence in tx.find(Presence, node_id=tuple(holders)) if presence.present]
+    drew_w = max((lease.power_w for lease in tx.find(Lease, job_id=spec.job_id, order="-power_w", limit=1)), default=0.0)
+    taking_part = sorted(willing(tx, now, spec.zone, there, drew_w=drew_w), key=lambda node: node.node_id)
     return [
         training_unit(
             spec, rnd, index, start=0, stop=node.data[spec.local].samples, dataset=node.data[spec.local].digest, only_node=node.node_id
@@ -69,6 +65,13 @@ def has_nobody(tx: Tx, rnd: Round) -> bool:
 def shut_out(tx: Tx, now: datetime, node: Node) -> list[Fact]:
     """Give up the units over ``node``'s own data: it may do them no more, and nobody else can."""
     return holder_left(tx, now, replace(node, data={}))
+
+
+def wishes_changed(tx: Tx, now: datetime, job: Job) -> list[Fact]:
+    """Give up the units of ``job`` that their holders can no longer run: it asks for more by now, or for another runtime."""
+    waiting = tx.find(WorkUnit, job_id=job.job_id, state=(UnitState.OPEN, UnitState.LEASED), audits="")
+    holders = sorted({unit.only_node for unit in waiting if unit.only_node})
+    return [fact for name in holders for fact in holder_left(tx, now, tx.must(Node, name))]
 
 
 def holder_left(tx: Tx, now: datetime, node: Node) -> list[Fact]:

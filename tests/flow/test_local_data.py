@@ -10,7 +10,7 @@ import pytest
 
 from gridsched.core.consent import Consent
 from gridsched.core.errors import MessageError
-from gridsched.core.fleet import LocalData
+from gridsched.core.fleet import LocalData, held_out
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import Lease
 from gridsched.core.method import Method, NotFinite
@@ -122,14 +122,12 @@ def test_nobody_waits_for_a_holder_that_removed_its_data(house: House) -> None:
     assert [unit.unit_id for unit in house.rows(WorkUnit, state=UnitState.OPEN)] == ["j.r0.u2"], "those that come first"
 
 
-def test_a_round_whose_holders_were_skipped_is_merged_and_not_begun_again(house: House) -> None:
-    holder(house, "attic")
-    method = replace(METHOD, not_finite=NotFinite.SKIP)
-    house.job(local="steps", method=method, test_dataset=None, test_samples=0)
+def ends_in_nan(house: House, node_id: str) -> None:
+    """The holder's unit, each time that it is tried."""
     for _ in range(2):
         house.surplus(1000)
         house.tick()
-        lease = house.held("attic")
+        lease = house.held(node_id)
         bad = UpdateNotice(
             instance="one",
             lease_id=lease.lease_id,
@@ -138,7 +136,25 @@ def test_a_round_whose_holders_were_skipped_is_merged_and_not_begun_again(house:
             steps_executed=5,
             metrics={"loss": math.nan},
         )
-        house.do(partial(collect.update, node_id="attic", message=bad, checked=Checked(norm=1.0), rules=house.rules))
+        house.do(partial(collect.update, node_id=node_id, message=bad, checked=Checked(norm=1.0), rules=house.rules))
+
+
+@pytest.mark.parametrize(("samples", "alone"), [(33, True), (34, False)])
+def test_a_lone_last_sample_is_named_where_a_holders_unit_ends_in_nan(house: House, samples: int, alone: bool) -> None:
+    house.join("attic")
+    greet(house, "attic", LocalData(digest="d" * 64, samples=samples))
+    house.job(local="steps", method=replace(METHOD, batch_size=32), test_dataset=None, test_samples=0)
+    ends_in_nan(house, "attic")
+    reason = house.rows(Job)[0].reason
+    assert "lower the learning rate" in reason
+    assert ("33 samples in batches of 32 end in a batch of one, which batch normalisation turns into NaN" in reason) is alone
+
+
+def test_a_round_whose_holders_were_skipped_is_merged_and_not_begun_again(house: House) -> None:
+    holder(house, "attic")
+    method = replace(METHOD, not_finite=NotFinite.SKIP)
+    house.job(local="steps", method=method, test_dataset=None, test_samples=0)
+    ends_in_nan(house, "attic")
     sweep(house)
     assert len(units(house)) == 1
     with house.store.read() as tx:
@@ -205,7 +221,7 @@ def test_what_a_shut_out_holder_has_finished_is_not_merged_and_not_waited_for(ho
     house.surplus(1000)
     house.tick()
     lease = house.held("attic")
-    done = UpdateNotice(instance="one", lease_id=lease.lease_id, generation=1, update="7" * 64, steps_executed=5, metrics={})
+    done = UpdateNotice(instance="one", lease_id=lease.lease_id, generation=1, update="7" * 64, steps_executed=5, metrics={"loss": 1.0})
     house.do(partial(collect.update, node_id="attic", message=done, checked=Checked(norm=1.0), rules=house.rules))
     house.do(partial(quarantine.quarantine, node_id="attic", unit_id="k.r0.u0", why="its answer is wrong"))
     assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.ABANDONED, "cellar": UnitState.LEASED}
@@ -242,6 +258,19 @@ def test_nobody_waits_for_a_holder_that_can_no_longer_run_the_job(house: House, 
     assert house.lease("cellar") is None
 
 
+@pytest.mark.parametrize("why", UNABLE)
+def test_nobody_waits_for_a_holder_that_the_owner_s_new_wishes_leave_out(house: House, why: str) -> None:
+    asks, has = UNABLE[why]
+    holder(house, "attic")
+    holder(house, "cellar")
+    tell(house, "cellar", **has)
+    spec = house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    wishes = {name: value for name, value in asks.items() if name != "wasm_lacks"}
+    lacks = asks.get("wasm_lacks", "")
+    house.do(partial(admit.submit, spec=replace(spec, **wishes), initial_bytes=1, wasm_lacks=lacks))
+    assert {unit.only_node: unit.state for unit in house.rows(WorkUnit)} == {"attic": UnitState.OPEN, "cellar": UnitState.ABANDONED}
+
+
 def tell(house: House, node_id: str, *, runtime: str = "torch-x", memory_bytes: int | None = None) -> None:
     """``node_id`` greets with what it has now."""
     hello = Hello(instance="one", runtime=runtime, memory_bytes=memory_bytes, data={"steps": STEPS[node_id]})
@@ -256,3 +285,61 @@ def test_data_that_cannot_be_is_a_bad_message(said: str) -> None:
     bad = good.replace('"samples":40' if "samples" in said else '"digest":"' + "d" * 64 + '"', said)
     with pytest.raises(MessageError, match="data"):
         decode(bad, Hello)
+
+
+# -- who may not work is not waited for
+
+
+def holds(house: House, node_id: str, *, power_w: float = 100.0) -> None:
+    house.join(node_id, power_w=power_w)
+    greet(house, node_id, STEPS["attic"])
+
+
+def taking_part(house: House) -> list[str]:
+    """Who is in a round that opens now."""
+    house.job(local="steps", method=METHOD, test_dataset=None, test_samples=0)
+    return [unit.only_node for unit in house.rows(WorkUnit, order="index")]
+
+
+def test_a_holder_that_its_owner_lets_draw_nothing_is_not_in_the_round(house: House) -> None:
+    holds(house, "attic")
+    holds(house, "cellar")
+    with house.store.write() as tx:
+        tx.put(*(replace(consent, max_w=0.0) for consent in tx.find(Consent, node_id="cellar")))
+    assert taking_part(house) == ["attic"]
+
+
+def test_a_holder_that_is_held_out_today_is_not_in_the_round(house: House) -> None:
+    house.policy = replace(house.policy, hold_out_share=0.5)
+    by_lot: dict[bool, list[str]] = {True: [], False: []}
+    for number in range(50):
+        by_lot[held_out(f"n{number}", share=0.5, day=f"{house.clock.now():%Y-%m-%d}")].append(f"n{number}")
+    holds(house, by_lot[True][0])
+    holds(house, by_lot[False][0])
+    house.surplus(1000)
+    house.tick()
+    assert taking_part(house) == [by_lot[False][0]]
+
+
+def test_a_holder_that_draws_more_than_there_is_is_not_in_the_round(house: House) -> None:
+    holds(house, "attic")
+    holds(house, "server", power_w=500.0)
+    house.surplus(200)
+    house.tick()
+    assert taking_part(house) == ["attic"]
+
+
+def test_while_surplus_comes_or_goes_whoever_is_no_larger_than_those_who_have_worked_for_the_job_is_in_the_round(house: House) -> None:
+    holds(house, "attic")
+    holds(house, "server", power_w=500.0)
+    house.surplus(1000)
+    house.tick()
+    assert taking_part(house) == ["attic", "server"]
+    house.tick()
+    house.clock.advance(timedelta(minutes=20))
+    house.surplus(50)
+    house.tick()
+    with house.store.write() as tx:
+        tx.put(*map(_accepted, tx.find(WorkUnit)))
+    house.do(partial(advance.merged, round_id="j.r0", digest="9" * 64, size_bytes=1))
+    assert [unit.only_node for unit in house.rows(WorkUnit, round_id="j.r1")] == ["attic", "server"]
