@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, out
+from gridsched.cli.output import may_draw, writing
 from gridsched.core.errors import InvalidInput
 
 __all__ = ["JsonOption", "PlotOption", "forecast", "give", "schedule"]
@@ -33,6 +34,7 @@ def show_schedule(
 ) -> None:
     """A job's next hours with what energy is expected to cost in them, and why it is these."""
     with daemon_at(site, url, token) as daemon:
+        may_draw(plot)
         told = daemon.get(f"/v1/jobs/{job_id}/schedule")
         if not as_json:
             _tell_schedule(told)
@@ -43,7 +45,8 @@ def show_schedule(
                 raise InvalidInput(
                     f"job {job_id} has no deadline, so there are no hours to draw; give it one with: gridsched job submit --deadline"
                 )
-            plot_schedule(plot, told)
+            with writing(plot):
+                plot_schedule(plot, told)
         give(told, as_json=as_json, plot=plot)
 
 
@@ -52,7 +55,7 @@ def give(told: Any, *, as_json: bool, plot: Path | None) -> None:
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     elif plot is not None:
-        out.print(f"{plot} shows it")
+        out.print(f"{plot} shows it", markup=False)
 
 
 def _tell_schedule(told: Any) -> None:
@@ -86,6 +89,7 @@ def show_forecast(
     from gridsched.cli.operator import only_zone
 
     with daemon_at(site, url, token) as daemon:
+        may_draw(plot)
         asked = {"days": days} | ({"signal": signal} if signal else {})
         told = daemon.get(f"/v1/zones/{zone or only_zone(daemon)}/forecast", **asked)
         if not as_json:
@@ -93,7 +97,8 @@ def show_forecast(
         if plot is not None:
             from gridsched.report.ahead import plot_forecast
 
-            plot_forecast(plot, told)
+            with writing(plot):
+                plot_forecast(plot, told)
         give(told, as_json=as_json, plot=plot)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from gridsched.calendars import country_of
 from gridsched.cli.base import err, out, told
+from gridsched.cli.output import may_draw, may_write, writing
 from gridsched.core.condition import leaves
 from gridsched.core.errors import InvalidInput
 from gridsched.core.quantity import duration
@@ -70,6 +71,8 @@ def backtest(
         from gridsched.report.captured import document, replay_all
         from gridsched.report.trace import Columns, read_trace
 
+        may_write(json_out)
+        may_draw(picture)
         rule = _with_objective(load_policy(policy), objective)
         waste = duration(restart_waste) if restart_waste else rule.schedule.restart_waste
         task = Task(useful=timedelta(hours=hours_per_week), waste=waste, gate=_clock(gate), warm_up=warm_up)
@@ -87,12 +90,15 @@ def backtest(
         figures = document(rec, task, found, replayed)
         saved = []  # first: whoever closes the pipe early still has them
         if json_out is not None:
-            json_out.write_text(json.dumps({"trace": read.name, "read_as": read.told, **figures}, indent=1) + "\n", encoding="utf-8")
+            with writing(json_out):
+                json_out.write_text(json.dumps({"trace": read.name, "read_as": read.told, **figures}, indent=1) + "\n", encoding="utf-8")
             saved.append(f"all figures are in {json_out}")
         if picture is not None:
             from gridsched.report.backtest_plot import plot
 
-            saved.append(f"{plot(picture, figures, rec, task, found, replayed, attribution)} shows them and an ordinary week")
+            with writing(picture):
+                plot(picture, figures, rec, task, found, replayed, attribution)
+            saved.append(f"{picture} shows them and an ordinary week")
         out.print(_in_all(figures))
         _tell_missing(figures)
         out.print(_by_month(figures))

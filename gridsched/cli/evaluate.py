@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gridsched.cli.base import err, out, told
+from gridsched.cli.output import importing, writing
 from gridsched.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def churn(
 ) -> None:
     """Nodes switched off and on every X seconds, against all of them in peace and one alone: accuracy, time and energy per epoch."""
     with told():
-        from gridsched.study.churn import arms
+        with importing():
+            from gridsched.report.study import write
+            from gridsched.study.churn import arms
+            from gridsched.study.tables import churn_document, churn_panels, churn_rows
 
         planned = arms(nodes, opt_outs_s=_numbers(every, "--every"), power_cuts_s=_numbers(power_cuts, "--power-cuts"))
         _empty(folder)
         found, job_id = _carry_out(planned, folder, job, epochs=epochs, fleet_size=nodes, at_most_s=at_most)
-        from gridsched.report.study import write
-        from gridsched.study.tables import churn_document, churn_panels, churn_rows
-
-        _tell(write(folder, "churn", churn_document(found, job_id), churn_rows(found), churn_panels(found)))
+        with writing(folder):
+            _tell(write(folder, "churn", churn_document(found, job_id), churn_rows(found), churn_panels(found)))
 
 
 @app.command()
@@ -68,11 +70,12 @@ def peers(
 ) -> None:
     """The same job, machines and power cuts with gridsched, plain torch.distributed and Flower: accuracy, time and energy per epoch."""
     with told():
-        from gridsched.report.study import write
-        from gridsched.study.churn import arms
-        from gridsched.study.flower import with_flower
-        from gridsched.study.peers import with_torch
-        from gridsched.study.tables import peers_document, peers_panels, peers_rows
+        with importing():
+            from gridsched.report.study import write
+            from gridsched.study.churn import arms
+            from gridsched.study.flower import with_flower
+            from gridsched.study.peers import with_torch
+            from gridsched.study.tables import peers_document, peers_panels, peers_rows
 
         planned = arms(nodes, opt_outs_s=[], power_cuts_s=_numbers(power_cuts, "--power-cuts"))
         _empty(folder)
@@ -88,7 +91,8 @@ def peers(
                 run = partial(with_flower, epochs=epochs, fleet_size=nodes, at_most_s=at_most, told=status.update)
                 found.append(run(arm, _file(job), place, flower))
                 out.print(_said(found[-1], found))
-        _tell(write(folder, "peers", peers_document(found, job_id), peers_rows(found), peers_panels(found)))
+        with writing(folder):
+            _tell(write(folder, "peers", peers_document(found, job_id), peers_rows(found), peers_panels(found)))
 
 
 SamplesOption = Annotated[int | None, typer.Option(min=10, help="Learn from the first so many samples only; default: all.")]
@@ -122,10 +126,11 @@ def combination(
 
 def _study(folder: Path, name: str, job: Path | None, epochs: int | None, samples: int | None, seed: int) -> None:
     with told():
-        from gridsched.report.study import markdown, write
-        from gridsched.study import together
-        from gridsched.study.alone import bench
-        from gridsched.study.quality_tables import combination_told, data_told, members_told
+        with importing():
+            from gridsched.report.study import markdown, write
+            from gridsched.study import together
+            from gridsched.study.alone import bench
+            from gridsched.study.quality_tables import combination_told, data_told, members_told
 
         _empty(folder)
         with err.status("tracing the network") as status:
@@ -138,12 +143,15 @@ def _study(folder: Path, name: str, job: Path | None, epochs: int | None, sample
                 "combination": lambda: combination_told(together.combinations(made, status.update), about),
             }[name]()
         out.print(markdown(found.rows), markup=False)
-        _tell(write(folder, name, found.document, found.rows, found.panels))
+        with writing(folder):
+            _tell(write(folder, name, found.document, found.rows, found.panels))
 
 
 def _empty(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+    if full:
         raise InvalidInput(f"{folder} is not empty; name a new folder")
 
 

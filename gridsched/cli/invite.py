@@ -5,10 +5,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from rich.markup import escape
 
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out
 from gridsched.cli.operator import only_zone, when
-from gridsched.core.errors import InvalidInput
+from gridsched.cli.output import may_write, writing
 from gridsched.core.quantity import duration
 
 __all__ = ["invite"]
@@ -31,7 +32,9 @@ def invite(
 
     with daemon_at(site, url, token) as daemon:
         base = at or invitation.in_reach(daemon.url)
-        invitation.join_url(base, "")  # an address that cannot be opened is told before a code is made for it
+        invitation.join_url(base, "")  # what cannot be opened or written is told before a code is made for it
+        may_write(svg)
+        may_write(png)
         seconds = duration(valid_for).total_seconds()
         made = daemon.post("/v1/invites", {"zone": zone or only_zone(daemon), "for_s": seconds})
         address = invitation.join_url(base, made["code"])
@@ -39,7 +42,8 @@ def invite(
         if out.is_terminal:
             out.print(invitation.terminal(address), markup=False, highlight=False)
         out.print(f"a phone, a tablet or any browser opens: {address}", soft_wrap=True, markup=False)
-        out.print(f"a machine with gridsched runs:          gridsched node join {base.rstrip('/')} --code {made['code']}", soft_wrap=True)
+        command = f"gridsched node join {base.rstrip('/')} --code {made['code']}"
+        out.print(f"a machine with gridsched runs:          {command}", soft_wrap=True, markup=False)
         _write(svg, invitation.svg(address).encode())
         _write(png, invitation.png(address))
     if urlsplit(base).hostname in _HERE_ONLY:
@@ -51,8 +55,6 @@ def invite(
 def _write(path: Path | None, data: bytes) -> None:
     if path is None:
         return
-    try:
+    with writing(path):
         path.write_bytes(data)
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror}; choose another file") from error
-    out.print(f"the QR code is in [bold]{path}[/bold]")
+    out.print(f"the QR code is in [bold]{escape(str(path))}[/bold]")

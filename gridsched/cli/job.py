@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, out
+from gridsched.cli.output import may_write, writing
 from gridsched.core.errors import InvalidInput
 from gridsched.core.job import JobSpec
 from gridsched.core.quantity import quantity
@@ -57,7 +59,8 @@ def list_datasets(site: SiteOption = None, url: UrlOption = None, token: TokenOp
     with daemon_at(site, url, token) as daemon:
         rows = daemon.get("/v1/datasets")
     for row in rows:
-        out.print(f"{row['name']}  {row['samples']} samples  {row['size_bytes'] / 1e6:.2f} MB  {row['digest'][:12]}  {row['attribution']}")
+        size = f"{row['samples']} samples  {row['size_bytes'] / 1e6:.2f} MB"
+        out.print(f"{row['name']}  {size}  {row['digest'][:12]}  {row['attribution']}", markup=False)
 
 
 @app.command()
@@ -134,7 +137,7 @@ def list_jobs(site: SiteOption = None, url: UrlOption = None, token: TokenOption
     with daemon_at(site, url, token) as daemon:
         rows = daemon.get("/v1/jobs")
     for row in rows:
-        out.print(f"{row['job_id']}  {row['state']}  version {row['version']}  {row['reason']}")
+        out.print(f"{row['job_id']}  {row['state']}  version {row['version']}  {row['reason']}", markup=False)
     if not rows:
         out.print("no job yet; submit one with: gridsched job submit examples/image_cnn.py")
 
@@ -154,7 +157,7 @@ def watch(name: JobArgument, site: SiteOption = None, url: UrlOption = None, tok
             seen: set[str] = set()
             states = _follow(daemon, ids, look, lambda _, lines: _tell(lines, seen))
     for state in states:
-        out.print(f"job {state['job_id']} is {state['state']}" + (f": {state['reason']}" if state["reason"] else ""))
+        out.print(f"job {state['job_id']} is {state['state']}" + (f": {state['reason']}" if state["reason"] else ""), markup=False)
     if any(state["state"] != "done" for state in states):
         raise typer.Exit(1)
 
@@ -184,7 +187,7 @@ def _look_at_job(daemon: Operator, states: list[Any]) -> tuple[Table, list[str]]
     table = _table(state["job_id"], state, epochs)
     said = [f"for torch alone: {state['wasm_lacks']}"] if state["wasm_lacks"] else []
     said += [unit["waits"] for unit in units[:_SHOWN]] + ["..."] * (len(units) > _SHOWN)
-    table.caption, table.caption_justify = "\n".join(said), "left"
+    table.caption, table.caption_justify = escape("\n".join(said)), "left"
     return table, [_line(row) for row in epochs if row["ended_at"] is not None]
 
 
@@ -241,30 +244,63 @@ def fetch(
         if jobs[0]["job_id"] != name:
             _fetch_members(daemon, jobs, output or Path(name), version)
             return
+        path = output or Path(f"{name}.safetensors")
+        beside = _beside(path)
         data, row = trained.fetch(daemon, jobs[0], number=version)
-    path = output or Path(f"{name}.safetensors")
-    path.write_bytes(data)
-    path.with_suffix(".json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+        with writing(path):
+            path.write_bytes(data)
+        with writing(beside):
+            beside.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
     accuracy = "" if row["accuracy"] is None else f", test accuracy {row['accuracy']:.2%}"
-    out.print(f"version {row['number']} is in [bold]{path}[/bold]{accuracy}; its evaluation is in {path.with_suffix('.json')}")
+    out.print(f"version {row['number']} is in [bold]{escape(str(path))}[/bold]{accuracy}; its evaluation is in {escape(str(beside))}")
     out.print(f'  module.load_state_dict(safetensors.torch.load_file("{path}"))', markup=False)
+
+
+def _beside(path: Path) -> Path:
+    """Where the evaluation of the weights at ``path`` goes; raises `InvalidInput` where one of the two cannot or must not be written."""
+    if path.suffix.lower() == ".json":
+        raise InvalidInput(f"{path} would be the evaluation's; name a file for the weights, such as {path.with_suffix('.safetensors')}")
+    may_write(path)
+    beside = path.with_suffix(".json")
+    may_write(beside)
+    _spare(beside, beside, keys={"job_id", "number", "digest"})
+    return beside
+
+
+def _spare(path: Path, about: Path, *, keys: Set[str]) -> None:
+    """Raise `InvalidInput` where ``path`` is there and ``about`` is not JSON with ``keys``, as an earlier fetch leaves it."""
+    if not path.exists():
+        return
+    try:
+        found = json.loads(about.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise InvalidInput(f"{path} is there already, and is not of an earlier fetch; move it away, or choose another place with --output")
 
 
 def _fetch_members(daemon: Operator, jobs: list[Any], folder: Path, version: int | None) -> None:
     """A file for each member, and ``ensemble.json``, which says what they are."""
     from gridsched import trained
 
-    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "ensemble.json"
+    files = [folder / f"member-{job['spec']['member']}.safetensors" for job in jobs]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (*files, index):
+        may_write(path)
+        _spare(path, index, keys={"ensemble", "members"})
     rows = []
-    for job in jobs:
+    for job, file in zip(jobs, files, strict=True):
         data, row = trained.fetch(daemon, job, number=version)
-        file = f"member-{job['spec']['member']}.safetensors"
-        (folder / file).write_bytes(data)
-        rows.append({"member": job["spec"]["member"], "file": file, **row})
+        with writing(file):
+            file.write_bytes(data)
+        rows.append({"member": job["spec"]["member"], "file": file.name, **row})
     spec = jobs[0]["spec"]
     about = {"ensemble": spec["ensemble"], "method": spec["method"]["name"], "parts": spec["parts"], "members": rows}
-    (folder / "ensemble.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    out.print(f"{len(rows)} members are in [bold]{folder}[/bold]; ensemble.json says which version each one is")
+    with writing(index):
+        index.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    out.print(f"{len(rows)} members are in [bold]{escape(str(folder))}[/bold]; ensemble.json says which version each one is")
 
 
 @app.command()

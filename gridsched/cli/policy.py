@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from gridsched.cli.ahead import JsonOption, PlotOption, give
 from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out
 from gridsched.cli.operator import only_zone, tell_decision
+from gridsched.cli.output import may_draw, writing
 from gridsched.core.errors import GridschedError
 from gridsched.core.rule import Policy
 from gridsched.core.units import MICRO
@@ -39,7 +41,7 @@ def check(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="P
 
 
 def _tell(path: Path, policy: Policy) -> None:
-    out.print(f"[green]ok[/green] [bold]{path}[/bold] rules zone {policy.zone}  ({policy.digest[:12]})")
+    out.print(f"[green]ok[/green] [bold]{escape(str(path))}[/bold] rules zone {policy.zone}  ({policy.digest[:12]})")
     draw = policy.draw
     much = f"{draw.watts:g} W" if draw.watts is not None else f"{draw.share:.0%} of the {draw.share_of}"
     cap = "" if draw.max_w is None else f", at most {draw.max_w:g} W"
@@ -61,11 +63,13 @@ def explain(
 ) -> None:
     """The story of the decision that held at a moment, and what was around it."""
     with daemon_at(site, url, token) as daemon:
+        may_draw(plot)
         told = daemon.get(f"/v1/zones/{zone or only_zone(daemon)}/explain", **({"at": at} if at else {}))
         if not as_json:
             tell_decision(told["decision"])
         if plot is not None:
             from gridsched.report.ahead import plot_decision
 
-            plot_decision(plot, told)
+            with writing(plot):
+                plot_decision(plot, told)
         give(told, as_json=as_json, plot=plot)

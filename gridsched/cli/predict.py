@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out
+from gridsched.cli.base import SiteOption, TokenOption, UrlOption, daemon_at, err, out, told
 from gridsched.cli.job import JobArgument
+from gridsched.cli.output import may_draw, may_write, writing
 from gridsched.core.errors import InvalidInput
 from gridsched.remote import Operator
 from gridsched.train.ensemble import Rule
@@ -141,14 +143,18 @@ def predict(
     from gridsched.train.tables import read_samples, write_prediction
 
     with daemon_at(site, url, token) as daemon:
+        if output.suffix not in (".npz", ".csv"):
+            raise InvalidInput(f"{output} must end in .npz or .csv")
+        may_write(output)
         with err.status("downloading"):
             model = trained.download(daemon, name, number=version, device=device)
         predictor = model.predictor()
         chosen = predictor.rule(rule)
         with err.status("predicting"):
             made = predictor.predict(read_samples(input_file, predictor.fields), rule)
-        write_prediction(output, made)
-    out.print(f"{len(made.labels)} answers by {_told_by(model, chosen)} are in [bold]{output}[/bold]")
+        with writing(output):
+            write_prediction(output, made)
+    out.print(f"{len(made.labels)} answers by {_told_by(model, chosen)} are in [bold]{escape(str(output))}[/bold]")
 
 
 def _told_by(model: "Trained", rule: Rule) -> str:
@@ -207,20 +213,22 @@ def compare(
     with daemon_at(site, url, token) as daemon:
         if len(set(names)) < 2:
             raise InvalidInput("name two different jobs or more, such as: gridsched job compare JOB JOB")
+        may_draw(picture)
         courses = [course(daemon, name, device=device) for name in dict.fromkeys(names)]
     better = at_equal_energy(courses)
     if as_json:
         rows = [{**asdict(one), "best_accuracy": one.best_accuracy} for one in courses]
-        told = None if better is None else {"energy_wh": better[0], "better": better[1]}
-        out.print(json.dumps({"courses": rows, "at_equal_energy": told}), markup=False)
+        winner = None if better is None else {"energy_wh": better[0], "better": better[1]}
+        out.print(json.dumps({"courses": rows, "at_equal_energy": winner}), markup=False)
     else:
         out.print(_side_by_side(courses))
         out.print(_verdict(courses, better))
     if picture is not None:
         from gridsched.report.compare import plot
 
-        plot(picture, [asdict(one) for one in courses])
-        err.print(f"{picture} shows it")
+        with told(), writing(picture):
+            plot(picture, [asdict(one) for one in courses])
+        err.print(f"{picture} shows it", markup=False, soft_wrap=True)
 
 
 def _side_by_side(courses: "Sequence[Course]") -> Table:

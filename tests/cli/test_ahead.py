@@ -121,6 +121,14 @@ def test_a_forecast_of_what_nobody_gives_is_refused(served: Served) -> None:
     assert "price" in wrong.output
 
 
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("words", [("schedule", "show", "due"), ("forecast", "show"), ("policy", "explain")])
+def test_a_picture_that_cannot_be_drawn_is_told_at_once_with_the_remedy(served: Served, words: tuple[str, ...], tmp_path: Path) -> None:
+    refused = served.run(*words, "--plot", tmp_path / "x.png")
+    assert refused.exit_code == 1
+    assert refused.output == "matplotlib is not installed, and this needs it: pip install 'gridsched[report]'\n"
+
+
 def test_a_decision_is_told_with_what_was_around_it(served: Served, tmp_path: Path) -> None:
     told = served.json("policy", "explain", "--at", "2018-05-01T13:05:00Z")
     assert told["decision"]["decided_at"] == "2018-05-01T13:00:00Z"

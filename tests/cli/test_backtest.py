@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gridsched.cli import app
+from tests.cli.conftest import never
 
 POLICY = Path(__file__).resolve().parent.parent.parent / "policies" / "cheapest-hours.toml"
 KEYS = {"captured", "starts_per_week", "cost_eur_per_useful_mwh", "in_surplus_share", "deadline_misses"}
@@ -82,3 +83,18 @@ def test_what_is_wrong_is_named_with_its_remedy(trace: Path, tmp_path: Path) -> 
     assert "is not a duration" in fails(*usual, "--restart-waste", 15)
     assert "does not say which of 'price_eur_per_mwh', 'load_mw' is the carbon" in fails(*usual, "--objective", "carbon")
     assert "no such file" in fails("--policy", tmp_path / "no.toml", "--trace", trace).casefold()
+
+
+def test_weeks_are_not_replayed_for_a_file_that_cannot_be_written(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridsched.report.captured.replay_all", never)
+    usual = ["--policy", POLICY, "--trace", trace]
+    assert "there is no folder" in fails(*usual, "--json", tmp_path / "none" / "x.json")
+    assert "it is a folder" in fails(*usual, "--json", tmp_path)
+    assert "there is no folder" in fails(*usual, "--plot", trace / "x.png")
+    assert "must end in .png" in fails(*usual, "--plot", tmp_path / "x.txt")
+
+
+@pytest.mark.usefixtures("bare")
+def test_weeks_are_not_replayed_for_a_picture_that_cannot_be_drawn(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridsched.report.captured.replay_all", never)
+    assert "pip install 'gridsched[report]'" in fails("--policy", POLICY, "--trace", trace, "--plot", tmp_path / "x.png")

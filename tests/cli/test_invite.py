@@ -53,6 +53,25 @@ def test_no_code_is_made_for_an_address_that_cannot_be_opened(tmp_path: Path) ->
         house.close()
 
 
+def test_no_code_is_made_for_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    house = House(tmp_path, Web(port=0))
+    try:
+        for option in ("--svg", "--png"):
+            assert "there is no folder" in invite(house, option, str(tmp_path / "none" / "qr"), code=1)
+        with house.daemon.store.read() as tx:
+            assert tx.count(Invite) == 0
+    finally:
+        house.close()
+
+
+def test_an_address_in_brackets_is_told_whole(tmp_path: Path) -> None:
+    house = House(tmp_path, Web(port=0))
+    try:
+        assert "gridsched node join http://[fd00::1]:8080 --code" in invite(house, "--at", "http://[fd00::1]:8080")
+    finally:
+        house.close()
+
+
 def test_a_daemon_that_listens_everywhere_is_invited_to_by_an_address_of_its_own() -> None:
     assert invitation.in_reach("http://192.168.1.10:8080") == "http://192.168.1.10:8080"
     found = invitation.in_reach("http://0.0.0.0:8080")

@@ -22,6 +22,7 @@ from gridsched.ports import Tx
 from gridsched.remote import Operator
 from gridsched.train.version import Version as Model
 from gridsched.train.version import read_version
+from tests.cli.conftest import never
 from tests.train.test_members import prepared
 from tests.web.conftest import ZONE, House
 
@@ -176,6 +177,13 @@ def test_predict_says_what_does_not_fit(run: Run, single: str, tmp_path: Path) -
     assert "a single model has nothing to combine; leave the rule out" in told
 
 
+def test_answers_that_could_not_be_kept_are_not_computed(run: Run, single: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridsched.trained.download", never)
+    (tmp_path / "old.csv").mkdir()
+    for output, said in (("none/x.csv", "there is no folder"), ("x.txt", "must end in .npz or .csv"), ("old.csv", "it is a folder")):
+        assert said in run("predict", single, "-i", tmp_path / "in.npz", "-o", tmp_path / output, code=1)
+
+
 def test_compare_puts_jobs_side_by_side(run: Run, single: str, ensemble: str, tmp_path: Path) -> None:
     picture = tmp_path / "both.png"
     told = run("compare", single, ensemble, "--out", picture)
@@ -189,6 +197,14 @@ def test_compare_puts_jobs_side_by_side(run: Run, single: str, ensemble: str, tm
     assert [course["rule"] for course in found["courses"]] == ["", found["courses"][1]["rule"]]
     assert found["courses"][1]["points"][0]["energy_wh"] == pytest.approx(3.3)
     assert "name two different jobs" in run("compare", single, single, code=1)
+
+
+@pytest.mark.usefixtures("bare")
+def test_jobs_are_not_compared_for_a_picture_that_cannot_be_drawn(
+    run: Run, single: str, ensemble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridsched.compared.course", never)
+    assert "pip install 'gridsched[report]'" in run("compare", single, ensemble, "--out", tmp_path / "x.png", code=1)
 
 
 def test_nodes_are_asked_and_waited_for_no_longer_than_said(run: Run, single: str, ensemble: str) -> None:
@@ -209,6 +225,42 @@ def test_an_ensemble_is_fetched_as_a_folder(run: Run, ensemble: str, tmp_path: P
     assert (about["ensemble"], about["method"]) == (ensemble, "ensemble-bagging")
     assert [(row["member"], row["number"]) for row in about["members"]] == [(0, 1), (1, 1), (2, 1)]
     assert all((tmp_path / "mine" / row["file"]).stat().st_size > 50 for row in about["members"])
+
+
+def test_weights_are_not_fetched_where_they_could_not_be_kept(
+    run: Run, single: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridsched.trained.fetch", never)
+    (tmp_path / "config.json").write_text('{"hidden": 8}')
+    for output, said in (
+        ("none/x.safetensors", "there is no folder"),
+        ("model.json", "model.safetensors"),
+        ("config.safetensors", "config.json is there already"),
+        ("", "it is a folder"),
+    ):
+        assert said in run("fetch", single, "-o", tmp_path / output, code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == '{"hidden": 8}'
+
+
+def test_weights_are_fetched_again_over_those_of_an_earlier_fetch(run: Run, single: str, tmp_path: Path) -> None:
+    for version in (0, 1):
+        run("fetch", single, "-o", tmp_path / "x.safetensors", "--version", version)
+        assert json.loads((tmp_path / "x.json").read_text())["number"] == version
+
+
+def test_an_ensemble_spares_what_others_have_left_in_its_folder(
+    run: Run, ensemble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):
+        run("fetch", ensemble, "-o", tmp_path)
+    monkeypatch.setattr("gridsched.trained.fetch", never)
+    assert "cannot be written" in run("fetch", ensemble, "-o", tmp_path / "notes.txt", code=1)
+    (tmp_path / "ensemble.json").write_text("{}")
+    assert "member-0.safetensors is there already" in run("fetch", ensemble, "-o", tmp_path, code=1)
+    (tmp_path / "ensemble.json").unlink()
+    assert "member-0.safetensors is there already" in run("fetch", ensemble, "-o", tmp_path, code=1)
 
 
 def test_submitting_an_ensemble_names_it_and_twice_is_once(run: Run, house: House, tmp_path: Path) -> None:
