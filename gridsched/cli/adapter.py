@@ -42,7 +42,7 @@ def list_(
         return
     for row in rows:
         every = f", asked every {row['every']}" if row["every"] else ""
-        out.print(f"[bold]{row['use']}[/bold]  {row['gives']}{every}\n    {escape(row['about'])}")
+        out.print(f"[bold]{escape(row['use'])}[/bold]  {escape(row['gives'])}{every}\n    {escape(row['about'])}")
 
 
 def _files(settings: Settings | None) -> Iterator[tuple[Path, str]]:
@@ -177,7 +177,7 @@ def _moment(at: str, settings: Settings | None) -> datetime:
 
 
 def _show(trial: Trial, rows: int) -> None:
-    head = f"[bold]{trial.name}[/bold] for zone {trial.zone}, asked as of {_time(trial.now)} UTC"
+    head = f"[bold]{escape(trial.name)}[/bold] for zone {escape(trial.zone)}, asked as of {_time(trial.now)} UTC"
     if trial.kind:
         out.print(f"[red]no[/red]  {head}: [bold]{trial.kind}[/bold] after {trial.took_s:.1f} s")
         out.print(f"    {trial.problem}\n    {trial.remedy}", markup=False)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gridsched.clock import SystemClock
@@ -39,7 +41,7 @@ def _home(chosen: Path | None) -> Home:
 
 
 def _fail(error: GridschedError) -> typer.Exit:
-    err.print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
+    err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
     return typer.Exit(1)
 
 
@@ -66,7 +68,8 @@ def join(
             joined = start.join(folder, url, code, name=name or start.default_name(), power_w=power_w, settings=settings)
     except GridschedError as error:
         raise _fail(error) from error
-    out.print(f"joined zone [bold]{joined.zone}[/bold] as node [bold]{joined.node_id}[/bold]; settings are in {folder.settings}")
+    settled = escape(str(folder.settings))
+    out.print(f"joined zone [bold]{joined.zone}[/bold] as node [bold]{joined.node_id}[/bold]; settings are in {settled}")
     out.print(f"reward now: {_money(joined.reward_micro_per_kwh)} per kWh, {_money(joined.reward_micro_per_unit)} per finished unit")
     out.print("next: gridsched node opt-in --for 2h, and gridsched node run")
 
@@ -86,7 +89,7 @@ def run(
         start.run_agent(
             folder,
             runtime=runtime,
-            on_start=lambda identity: out.print(f"node {identity.node_id} runs for {identity.url}; Ctrl-C saves and stops"),
+            on_start=lambda identity: out.print(f"node {identity.node_id} runs for {identity.url}; Ctrl-C saves and stops", markup=False),
         )
     except GridschedError as error:
         raise _fail(error) from error
@@ -221,23 +224,27 @@ def _table(found: Status, *, running: bool, url: str) -> Table:
     table = Table(title=f"node {found.node_id}", title_justify="left", show_header=False, box=None)
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("agent", f"running (process {found.pid})" if running else "not running; start it with: gridsched node run")
-    table.add_row(
-        "state", f"{found.phase if running else 'stopped'}: {found.reason}" + (f" ({found.node_reason})" if found.node_reason else "")
-    )
-    if found.unit_id and running:
-        table.add_row("work", f"{found.unit_id}, step {found.step} of {found.steps}")
-    table.add_row("device", found.device)
-    table.add_row("power", (f"{found.power_w:.1f} W now, " if running else "") + f"{_energy(found.energy_j)} in all")
-    table.add_row("earned", _money(found.earned_micro))
-    table.add_row("consent", _consent(found))
-    last = f"{found.last_contact:%Y-%m-%d %H:%M:%S} UTC" if found.last_contact else "never"
-    table.add_row("daemon", f"{url}, {'connected' if found.connected and running else 'no contact'}, last heard {last}")
-    if found.waiting_updates:
-        table.add_row("waiting", f"{found.waiting_updates} finished units wait for the daemon")
-    if found.notice:
-        table.add_row("notice", found.notice)
+    for name, told in _rows(found, running=running, url=url):
+        table.add_row(name, escape(told))
     return table
+
+
+def _rows(found: Status, *, running: bool, url: str) -> Iterator[tuple[str, str]]:
+    """What there is to say, as the agent, the daemon and the device word it."""
+    yield "agent", f"running (process {found.pid})" if running else "not running; start it with: gridsched node run"
+    yield "state", f"{found.phase if running else 'stopped'}: {found.reason}" + (f" ({found.node_reason})" if found.node_reason else "")
+    if found.unit_id and running:
+        yield "work", f"{found.unit_id}, step {found.step} of {found.steps}"
+    yield "device", found.device
+    yield "power", (f"{found.power_w:.1f} W now, " if running else "") + f"{_energy(found.energy_j)} in all"
+    yield "earned", _money(found.earned_micro)
+    yield "consent", _consent(found)
+    last = f"{found.last_contact:%Y-%m-%d %H:%M:%S} UTC" if found.last_contact else "never"
+    yield "daemon", f"{url}, {'connected' if found.connected and running else 'no contact'}, last heard {last}"
+    if found.waiting_updates:
+        yield "waiting", f"{found.waiting_updates} finished units wait for the daemon"
+    if found.notice:
+        yield "notice", found.notice
 
 
 def _consent(found: Status) -> str:

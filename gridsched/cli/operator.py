@@ -38,9 +38,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folde
 
     with told():
         settings = sites.make_site(folder)
-    out.print(f"made a site in [bold]{folder}[/bold]: gridsched.toml, adapters/, policies/, examples/ and operator.token")
+    out.print(f"made a site in [bold]{escape(str(folder))}[/bold]: gridsched.toml, adapters/, policies/, examples/ and operator.token")
     out.print(f"  zone {settings.zones[0].name} is ruled by {settings.zones[0].policy.name}; change either to suit your grid")
-    out.print(f"next: gridsched check --site {folder}\n      gridsched serve --site {folder}")
+    out.print(f"next: gridsched check --site {folder}\n      gridsched serve --site {folder}", markup=False)
 
 
 def check(site: SiteOption = None) -> None:
@@ -51,12 +51,12 @@ def check(site: SiteOption = None) -> None:
         findings = sites.check(_folder(site))
     for finding in findings:
         mark = "[red]no[/red]" if finding.problem else "[green]ok[/green]"
-        out.print(f" {mark}  [bold]{finding.what}[/bold]  {escape(finding.problem or finding.found)}")
+        out.print(f" {mark}  [bold]{escape(finding.what)}[/bold]  {escape(finding.problem or finding.found)}")
     wrong = sum(bool(finding.problem) for finding in findings)
     if wrong:
         err.print(f"{wrong} of {len(findings)} need attention", style="red")
         raise typer.Exit(1)
-    out.print("all good: gridsched serve" + (f" --site {site}" if site else ""))
+    out.print("all good: gridsched serve" + (f" --site {site}" if site else ""), markup=False)
 
 
 def serve(
@@ -89,7 +89,7 @@ def _leave() -> None:
 
 
 def _say_ready(url: str, token_file: Path, *, dry_run: bool) -> None:
-    out.print(f"gridsched is ready: {url}  (operator token in {token_file})", soft_wrap=True)
+    out.print(f"gridsched is ready: {url}  (operator token in {token_file})", soft_wrap=True, markup=False)
     if dry_run:
         out.print("this is a dry run: it decides and explains, and grants nothing")
     sys.stdout.flush()
@@ -139,7 +139,7 @@ def nodes(site: SiteOption = None, url: UrlOption = None, token: TokenOption = N
     for row in rows:
         if row.get("quarantined_at"):
             why = f"quarantined since {when(row['quarantined_at'])}: {row['quarantine_reason']}"
-            out.print(f"{row['node_id']} is {why}; let it work again with: gridsched pardon {row['node_id']}", soft_wrap=True)
+            out.print(f"{row['node_id']} is {why}; let it work again with: gridsched pardon {row['node_id']}", soft_wrap=True, markup=False)
 
 
 def pardon(node: str, site: SiteOption = None, url: UrlOption = None, token: TokenOption = None) -> None:
@@ -185,7 +185,7 @@ def status(site: SiteOption = None, url: UrlOption = None, token: TokenOption = 
     for zone in seen["zones"]:
         out.print(f"[bold]{zone['zone']}[/bold]  target {zone['target_w']:.0f} W, drawn {zone['drawn_w']:.0f} W: {zone['reason']}")
         if zone.get("detail"):
-            out.print(f"  {zone['detail']}")
+            out.print(f"  {zone['detail']}", markup=False)
     for job in seen["jobs"]:
         accuracy = "" if job.get("accuracy") is None else f", accuracy {job['accuracy']:.1%}"
         out.print(f"job {job['job_id']}  {job['state']}, epoch {job['epoch']}, version {job['version']}{accuracy}")
@@ -240,10 +240,11 @@ def explain_lease(lease_id: str, site: SiteOption = None, url: UrlOption = None,
     out.print(f"  offered {when(lease['offered_at'])}; now {lease['state']} because {_words(lease['reason'])}, at step {lease['step']}")
     out.print(f"  {working:.2f} Wh while working, {idle:.2f} Wh idle, cost {lease['cost_micro'] / MICRO:.6f} EUR")
     for fact in story.get("facts", []):
-        out.print(f"  {when(fact['at'])}  {_words(fact['kind'])}{': ' + _words(fact['reason']) if fact.get('reason') else ''}")
+        why = f": {_words(fact['reason'])}" if fact.get("reason") else ""
+        out.print(f"  {when(fact['at'])}  {_words(fact['kind'])}{why}", markup=False)
     for move in story.get("transfers", []):
         euros = move["amount_micro"] / MICRO
-        out.print(f"  {when(move['at'])}  {move['kind']} {euros:.6f} EUR  {move['debit']} -> {move['credit']}")
+        out.print(f"  {when(move['at'])}  {move['kind']} {euros:.6f} EUR  {move['debit']} -> {move['credit']}", markup=False)
     if story.get("decision"):
         tell_decision(story["decision"])
 
@@ -259,12 +260,12 @@ def tell_decision(decision: dict[str, Any]) -> None:
     """Print a decision, its policy and what it saw."""
     name, watts = decision["decision_id"], decision["target_w"]
     out.print(f"decision [bold]{name}[/bold]: {watts:.0f} W ({decision['tier']}) because {_words(decision['reason'])}")
-    out.print(f"  {decision['detail']}")
-    out.print(f"  policy {decision['policy']} ({decision['policy_digest'][:12]}), at {when(decision['decided_at'])}")
+    out.print(f"  {decision['detail']}", markup=False)
+    out.print(f"  policy {decision['policy']} ({decision['policy_digest'][:12]}), at {when(decision['decided_at'])}", markup=False)
     for seen in decision["inputs"]:
         reading = seen.get("reading") or {}
         slot = f", slot {when(reading['start'])} to {when(reading['end'])}, known {when(reading['known_at'])}" if reading else ""
-        out.print(f"  saw {seen['signal']} = {seen['value']:g} from {seen['source']}, {seen['age_s']:.0f} s old{slot}")
+        out.print(f"  saw {seen['signal']} = {seen['value']:g} from {seen['source']}, {seen['age_s']:.0f} s old{slot}", markup=False)
 
 
 def _folder(site: Path | None) -> Path:

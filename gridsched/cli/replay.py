@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from gridsched import config
 from gridsched.cli.base import SiteOption, err, out, told
@@ -19,7 +20,7 @@ def replay(job_id: str, site: SiteOption = None) -> None:
     from gridsched.replay import Outcome, replay_site
 
     counted: Counter[Outcome] = Counter()
-    with told(), out.status(f"making the versions of {job_id} again") as status:
+    with told(), out.status(f"making the versions of {escape(job_id)} again") as status:
         for made in replay_site(site or config.client().site or Path(), job_id):
             counted[made.outcome] += 1
             status.update(f"version {made.number}")
