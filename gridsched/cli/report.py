@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gridsched.cli.output import importing, may_write, writing
 from gridsched.config import client as environment
 from gridsched.config import load
 from gridsched.core.errors import GridschedError, InvalidInput, NotFound
@@ -40,14 +41,17 @@ def epochs(
 ) -> None:
     """Energy, cost, reward and accuracy of each epoch of a job."""
     with _reading(site) as (_, tx):
-        found = _epochs(tx, job_id)
-    if csv is None:
-        out.print(epoch_table(found))
-        return
-    from gridsched.report.epochs import table
+        if csv is None:
+            out.print(epoch_table(_epochs(tx, job_id)))
+            return
+        may_write(csv)
+        with importing():
+            from gridsched.report.epochs import table
 
-    table(found).to_csv(csv, index=False)
-    out.print(f"{len(found)} epochs of {job_id} are in {csv}")
+        found = _epochs(tx, job_id)
+        with writing(csv):
+            table(found).to_csv(csv, index=False)
+    out.print(f"{len(found)} epochs of {job_id} are in {csv}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -124,7 +128,7 @@ def _reading(site: Path | None) -> "Iterator[tuple[Settings, Tx]]":
         finally:
             store.close()
     except GridschedError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
