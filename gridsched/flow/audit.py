@@ -61,6 +61,7 @@ def consider(tx: Tx, now: datetime, unit: WorkUnit, *, rules: Rules) -> list[Fac
     """A unit has been accepted: have it done again where the draw falls on it, or where its answers were set aside before."""
     if rules.trust is None or unit.state is not UnitState.ACCEPTED or unit.audits or unit.only_node:
         return []
+    _drop_answers_of_other_classes(tx, unit)
     if any(audit.state is UnitState.ACCEPTED for audit in audits_of(tx, unit.unit_id)):
         return _weigh(tx, now, unit, rules)  # it was opened again, and others have answered before
     lease = tx.must(Lease, unit.accepted_lease)
@@ -68,6 +69,13 @@ def consider(tx: Tx, now: datetime, unit: WorkUnit, *, rules: Rules) -> list[Fac
     if not _set_asides(tx, unit) and not drawn(unit.unit_id, audit_chance(verified, rules.trust), rules.trust):
         return []
     return _ask(tx, now, unit, AuditReason.DRAWN, 1, rules)
+
+
+def _drop_answers_of_other_classes(tx: Tx, unit: WorkUnit) -> None:
+    """What was answered to the result that ``unit`` had before it was opened again, by nodes whose bits are not those of its new one."""
+    for audit in audits_of(tx, unit.unit_id):
+        if audit.state is UnitState.ACCEPTED and audit.answer != unit.answer and not _one_class(tx, audit, unit):
+            tx.put(replace(audit, state=UnitState.ABANDONED, answer=""))
 
 
 def suspect(tx: Tx, now: datetime, *, suspicions: Mapping[str, AuditReason], rules: Rules) -> Reply[int]:

@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 
 from gridsched.core.consent import Consent
-from gridsched.core.facts import AuditEnded, AuditOpened, NodeQuarantined
-from gridsched.core.fleet import held_out
+from gridsched.core.facts import AuditEnded, AuditOpened, NodeQuarantined, RewardReversed
+from gridsched.core.fleet import Node, held_out
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import audit, decide
+from gridsched.flow import advance, audit, collect, decide
+from gridsched.wire import ConsentChoice
 from tests.flow.conftest import C, House, of
 from tests.flow.test_audits import ALWAYS, finish, one_unit, ready, worker
 
@@ -118,3 +119,32 @@ def test_a_node_of_another_class_that_gave_nothing_makes_no_unit_unauditable(sit
     site.clock.advance(timedelta(seconds=1))
     site.tick()
     assert len(of(finish(site, worker(site)), AuditOpened)) == 1
+
+
+@pytest.mark.parametrize("passes", [1, 4])  # 16 steps: but for rounding the same in all classes of a runtime; 64: in none but one
+def test_an_auditor_of_another_class_is_not_held_to_the_bits_of_a_unit_that_was_done_again(site: House, passes: int) -> None:
+    """Its answer was right of the result that could not be read any more; nodes of another class have done the unit since."""
+    torch, wasm = ("pc", "old"), ("phone", "tablet", "page")
+    for name in (*torch, *wasm):
+        site.join(name, runtime="torch-x" if name in torch else "wasm-0123abcd", opt_in=name in torch)
+    site.job(method=one_unit(passes=passes))
+    site.surplus(1000.0)
+    site.tick()
+    (opened,) = of(finish(site, worker(site), "by torch"), AuditOpened)
+    site.tick()
+    finish(site, opened.node_id, "by torch")
+    site.do(partial(advance.redo, round_id="j.r0", lost={"j.r0.u0": "its update is damaged"}))
+    for name in (*torch, *wasm):
+        site.do(partial(collect.choose, node_id=name, message=ConsentChoice(opted_in=name in wasm), rules=site.rules))
+    site.clock.advance(timedelta(seconds=1))
+    site.tick()
+    facts = finish(site, worker(site), "by wasm")
+    (again,) = of(facts, AuditOpened)
+    assert again.node_id in wasm
+    site.tick()
+    facts += finish(site, again.node_id, "by wasm")
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["match"]
+    assert not of(facts, NodeQuarantined)
+    assert not of(facts, RewardReversed)
+    assert site.rows(Node, node_id=opened.node_id)[0].quarantined_at is None
+    assert ready(site) == 1
