@@ -17,6 +17,9 @@ from gridsched.train.tensors import Array
 
 __all__ = ["read_samples", "read_table", "write_prediction"]
 
+_NO_NPZ = (ValueError, TypeError, OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and the archive's reader raise for a damaged or encrypted file, and one that claims more than there is room for."""
+
 
 def read_table(path: Path, *, label: str) -> dict[str, Array]:
     """Fields of a dataset from a file: ``.npz`` arrays by name, or a CSV (``.gz`` too) as ``x`` float32 and ``y`` from column ``label``."""
@@ -67,10 +70,17 @@ def write_prediction(path: Path, made: Prediction) -> None:
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            raise TypeError("it is one array without a name; write it with numpy.savez")
+        with held as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except _NO_NPZ as error:
         raise DatasetError(f"{path} cannot be read as .npz: {error}") from error
+    odd = next((name for name, array in found.items() if not isinstance(array, np.ndarray)), None)
+    if odd is not None:
+        raise DatasetError(f"{path} cannot be read as .npz: {odd!r} in it is no array")
+    return found
 
 
 def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Array]:

@@ -1,6 +1,8 @@
 """A dataset from a table: numbers in every row, or an error that names the column."""
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,39 @@ def test_what_is_no_table_is_refused_by_name(table: Path, text: str, complaint: 
     table.write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match=complaint):
         read_table(table, label="label")
+
+
+def one_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.arange(3))
+    return file.getvalue()
+
+
+def with_a_letter() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, x=np.arange(3))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("readme.txt", "all is in x")
+    return file.getvalue()
+
+
+def torn() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, x=np.random.default_rng(0).normal(size=1000))
+    data = bytearray(file.getvalue())
+    data[200:260] = bytes(60)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [(one_array(), "one array without a name"), (with_a_letter(), "'readme.txt' in it is no array"), (torn(), "")],
+    ids=["one array", "a letter", "torn"],
+)
+def test_what_is_no_npz_is_refused(tmp_path: Path, data: bytes, complaint: str) -> None:
+    (tmp_path / "some.npz").write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"some\.npz cannot be read as \.npz: .*{complaint}"):
+        read_table(tmp_path / "some.npz", label="y")
 
 
 @pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"a,label\n1,0\n" * 99, mtime=0)[:-12]])
