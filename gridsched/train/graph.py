@@ -31,6 +31,8 @@ __all__ = [
 
 _MAX_NODES = 100_000
 _MAX_ELEMENTS = 1 << 40
+_NORMS = ("aten.batch_norm.default", "aten.instance_norm.default")
+_RUNNING, _BY_BATCH = slice(3, 5), 5  # places of their arguments, the same in both
 REF_KINDS = ("node", "field", "tensor")
 ROLES = ("parameter", "frozen", "buffer", "constant")
 LAYOUTS = ("contiguous", "channels_last")
@@ -216,7 +218,7 @@ def _check_graph(label: str, graph: Graph, specs: Mapping[str, TensorSpec], fiel
         _check_operator(where, node)
         for ref in references((*node.args, *node.kwargs.values())):
             _check_ref(where, ref, known)
-        _check_update(where, node, specs)
+        _check_update(where, node, specs, training=label == "train")
         if node.name in made:
             raise ProgramError(f"{where}: an earlier node has the same name")
         made.add(node.name)
@@ -240,13 +242,22 @@ def _check_operator(where: str, node: Node) -> None:
         )
 
 
-def _check_update(where: str, node: Node, specs: Mapping[str, TensorSpec]) -> None:
+def _check_update(where: str, node: Node, specs: Mapping[str, TensorSpec], *, training: bool) -> None:
     # A write to a constant or to the batch would leak from one unit into the next, one to a parameter would bypass the optimizer.
-    if ALLOWED[node.op] != "update":
-        return
-    first = node.args[0] if node.args else None
-    if isinstance(first, Ref) and (first.kind == "field" or (first.kind == "tensor" and specs[first.name].role != "buffer")):
-        raise ProgramError(f"{where}: {node.op} writes to {first.kind} {first.name!r}; only buffers may be written")
+    # What an evaluation writes would be lost where it goes on from its middle, which holds no tensors.
+    for ref in _written(node):
+        if ref.kind == "field" or (ref.kind == "tensor" and specs[ref.name].role != "buffer"):
+            raise ProgramError(f"{where}: {node.op} writes to {ref.kind} {ref.name!r}; only buffers may be written")
+        if ref.kind == "tensor" and not training:
+            raise ProgramError(f"{where}: {node.op} writes to buffer {ref.name!r}; write buffers only in training (if self.training)")
+
+
+def _written(node: Node) -> Iterator[Ref]:
+    """What the operator writes to beside its result; a normalisation by the batch also moves its running statistics."""
+    if ALLOWED[node.op] == "update":
+        yield from references(node.args[:1])
+    elif node.op in _NORMS and node.args[_BY_BATCH : _BY_BATCH + 1] == (True,):
+        yield from references(node.args[_RUNNING])
 
 
 def _check_ref(where: str, ref: Ref, known: Mapping[str, set[str]]) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import mmap
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -195,11 +196,18 @@ def _entry(name: str, entry: Any, room: int) -> tuple[np.dtype[Any], tuple[int, 
         raise InvalidInput(f"tensor {name!r} ends at byte {end} but only {room} bytes of data are there; the file was cut short")
     if element_count(shape) * dtype.itemsize != end - begin:
         raise InvalidInput(f"tensor {name!r} of shape {shape} does not fit its {end - begin} bytes")
+    if _extent(shape) * dtype.itemsize > sys.maxsize:
+        raise InvalidInput(f"tensor {name!r} has an impossible shape {str(shape)[:80]}")
     return dtype, tuple(shape), begin, end
 
 
 def _naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _extent(shape: list[int]) -> int:
+    """The number of elements, axes of length 0 left out: an array without any still needs a shape that numpy can count."""
+    return element_count(max(length, 1) for length in shape)
 
 
 def _check_cover(spans: list[tuple[int, int]], room: int) -> None:

@@ -39,6 +39,21 @@ def set_update(data: dict[str, Any]) -> None:
     node["args"][0] = {"tensor": "conv.weight"}
 
 
+def set_update_in_evaluation(data: dict[str, Any]) -> None:
+    node = next(node for node in data["train"]["nodes"] if node["op"] == "aten.add_.Tensor")
+    data["evaluate"]["nodes"].append(node | {"name": "again"})
+
+
+def set_norm_in_evaluation(data: dict[str, Any]) -> None:
+    node = next(node for node in data["evaluate"]["nodes"] if node["op"] == "aten.batch_norm.default")
+    node["args"][5] = True
+
+
+def set_norm_of_a_parameter(data: dict[str, Any]) -> None:
+    node = next(node for node in data["train"]["nodes"] if node["op"] == "aten.batch_norm.default")
+    node["args"][4] = {"tensor": "norm.weight"}
+
+
 def set_shape(data: dict[str, Any]) -> None:
     data["tensors"][0]["shape"] = [1 << 30, 1 << 30]
 
@@ -105,6 +120,9 @@ def test_an_operator_outside_the_allow_list_is_named_with_its_place() -> None:
         (lambda data: data.update(aliases={"a": "nowhere"}), "alias 'a'"),
         (set_forward_ref, "not defined before it"),
         (set_update, "only buffers may be written"),
+        (set_update_in_evaluation, r"evaluate graph, node \d+ \(again\): aten\.add_\.Tensor writes to buffer 'norm.num_batches_tracked'"),
+        (set_norm_in_evaluation, "aten.batch_norm.default writes to buffer 'norm.running_mean'; write buffers only in training"),
+        (set_norm_of_a_parameter, "aten.batch_norm.default writes to tensor 'norm.weight'; only buffers"),
         (set_shape, "absurd shape"),
         (nest, "nest deeper"),
     ],
@@ -169,6 +187,8 @@ def with_header(header: dict[str, Any], data: bytes) -> bytes:
         ({"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}, "gap or an overlap"),
         ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}, "impossible shape"),
         ({"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]}, "impossible shape"),
+        ({"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 0]}, "impossible shape"),
+        ({"dtype": "U8", "shape": [2**40, 0, 2**40], "data_offsets": [0, 0]}, "impossible shape"),
         ({"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}, "impossible offsets"),
         ({"dtype": "F32", "shape": [2], "data_offsets": [0, 8], "code": 1}, "exactly dtype"),
     ],
