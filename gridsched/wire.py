@@ -15,6 +15,8 @@ POST    /v1/node/hand-over             `HandOver`                  `Orders`
 POST    /v1/node/update                `UpdateNotice`              `Orders`
 GET     /v1/node/statement             -                           `Statement`
 GET     /v1/node/offer                 -                           `Offer`
+GET     /v1/node/record                -                           JSON: all rows and facts about it
+POST    /v1/node/leave                 `Leave`                     `Left`
 GET     /v1/blobs/{digest}             - (Range allowed)           bytes
 HEAD    /v1/blobs/{digest}             -                           Content-Length; 404; Upload-Offset of a part
 PUT     /v1/blobs/{digest}             bytes (Content-Range)       204, or 202 with Upload-Offset
@@ -42,6 +44,8 @@ __all__ = [
     "Join",
     "Joined",
     "LeaseReport",
+    "Leave",
+    "Left",
     "MeterReport",
     "Offer",
     "OfferedJob",
@@ -217,6 +221,18 @@ class Orders(_Message, frozen=True):
     earned_micro: int
     order: Order | None = None
     notice: str = ""
+
+
+class Leave(_Message, frozen=True):
+    """The node goes for good; ``erase``: with what is stored about it, as far as nobody else's books rest on it."""
+
+    erase: bool = False
+
+
+class Left(_Message, frozen=True):
+    """The node has gone."""
+
+    node_id: str
 
 
 class StatementLine(_Message, frozen=True):

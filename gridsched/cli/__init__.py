@@ -12,6 +12,7 @@ from gridsched.cli import (
     job,
     node,
     operator,
+    own,
     policy,
     predict,
     replay,
@@ -21,6 +22,7 @@ from gridsched.cli.base import app
 
 __all__ = ["app"]
 
+own.register(node.app)
 app.add_typer(node.app, name="node")
 job.app.command()(replay.replay)
 predict.register(job.app)

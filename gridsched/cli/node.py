@@ -21,7 +21,7 @@ from gridsched.core.units import MICRO, kwh
 from gridsched.node.settings import NodeSettings, Priority, read_settings
 from gridsched.node.state import Choice, Home, HomeLock, Status
 
-__all__ = ["app"]
+__all__ = ["HomeOption", "app", "home_of"]
 
 app = typer.Typer(no_args_is_help=True, help="Offer this machine: join, run, opt in and out, see why.")
 data = typer.Typer(no_args_is_help=True, help="Data of your own that jobs may learn from here; it never leaves this machine.")
@@ -36,7 +36,8 @@ RuntimeOption = Annotated[
 ]
 
 
-def _home(chosen: Path | None) -> Home:
+def home_of(chosen: Path | None) -> Home:
+    """The node's folder that an option names, else the environment's, else the default."""
     return Home((chosen or environment().home or _DEFAULT_HOME).expanduser())
 
 
@@ -59,7 +60,7 @@ def join(
     """Enrol this machine with a one-time code; nothing runs before you opt in."""
     from gridsched.node import start
 
-    folder = _home(home)
+    folder = home_of(home)
     try:
         settings = read_settings(folder.settings)
         settings = _with(settings, meter=meter, priority=priority, runtime=runtime)
@@ -84,7 +85,7 @@ def run(
     from gridsched.node import start
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    folder = _home(home)
+    folder = home_of(home)
     try:
         start.run_agent(
             folder,
@@ -112,7 +113,7 @@ def opt_in(
             min_reward_micro_per_kwh=round(min_reward * MICRO),
             made_at=SystemClock().now(),
         )
-        told = _choose(_home(home), choice)
+        told = _choose(home_of(home), choice)
     except GridschedError as error:
         raise _fail(error) from error
     limits = [f"for {for_}" if for_ else "until you opt out"]
@@ -125,7 +126,7 @@ def opt_in(
 def opt_out(home: HomeOption = None) -> None:
     """Stop work at once; what is half done is saved and given back."""
     try:
-        told = _choose(_home(home), Choice(opted_in=False, made_at=SystemClock().now()))
+        told = _choose(home_of(home), Choice(opted_in=False, made_at=SystemClock().now()))
     except GridschedError as error:
         raise _fail(error) from error
     out.print("opted out" + _passed_on(told))
@@ -134,7 +135,7 @@ def opt_out(home: HomeOption = None) -> None:
 @app.command()
 def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What the node does and why, what it used and what it earned."""
-    folder = _home(home)
+    folder = home_of(home)
     try:
         identity = folder.identity()
         running = HomeLock(folder.folder).held()
@@ -157,7 +158,7 @@ def add_data(
     """Let jobs that ask for NAME learn from this file, here: the data itself never leaves this machine."""
     from gridsched.train.tables import read_table
 
-    folder = _home(home)
+    folder = home_of(home)
     try:
         folder.identity()
         added = folder.local.add(name, read_table(file, label=label))
@@ -173,7 +174,7 @@ def add_data(
 def list_data(home: HomeOption = None) -> None:
     """Which data of this machine jobs may learn from, here."""
     try:
-        found = _home(home).local.all()
+        found = home_of(home).local.all()
     except GridschedError as error:
         raise _fail(error) from error
     for name, each in found.items():
@@ -186,7 +187,7 @@ def list_data(home: HomeOption = None) -> None:
 def remove_data(name: str, home: HomeOption = None) -> None:
     """Delete this node's copy of data NAME; jobs go on without it."""
     try:
-        _home(home).local.remove(name)
+        home_of(home).local.remove(name)
     except GridschedError as error:
         raise _fail(error) from error
     out.print(f"data {name} is removed")

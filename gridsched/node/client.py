@@ -12,7 +12,22 @@ import requests
 
 from gridsched.core import errors
 from gridsched.core.errors import GridschedError, InvalidInput, MessageError, NotFound, Unreachable
-from gridsched.wire import ConsentChoice, HandOver, Hello, Join, Joined, Orders, Problem, Statement, Sync, UpdateNotice, decode, encode
+from gridsched.wire import (
+    ConsentChoice,
+    HandOver,
+    Hello,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Orders,
+    Problem,
+    Statement,
+    Sync,
+    UpdateNotice,
+    decode,
+    encode,
+)
 
 __all__ = ["PIECE_BYTES", "SMALL_BYTES", "Client", "error_from"]
 
@@ -91,6 +106,15 @@ class Client:
         """What this node has earned."""
         with self._answer("GET", "/v1/node/statement") as answer:
             return _decoded(answer, Statement)
+
+    def record(self) -> bytes:
+        """All that the daemon stores about this node, as JSON."""
+        with self._answer("GET", "/v1/node/record") as answer:
+            return answer.content
+
+    def leave(self, message: Leave) -> Left:
+        """End this node's membership; its token is worth nothing afterwards."""
+        return self._post("/v1/node/leave", message, Left)
 
     def upload(self, digest: str, path: Path) -> None:
         """Send the file's bytes. A large file goes on where an earlier attempt was cut, and none of it is sent that is there already."""

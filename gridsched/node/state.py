@@ -155,6 +155,14 @@ class Home:
         """Keep who this node is."""
         self._save("identity.json", identity)
 
+    def retire(self) -> None:
+        """The node has left its daemon: forget who it was and what it was at. The settings stay, and the owner's own data."""
+        for folder in (self.outbox, self.work, self.blobs):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("consent.json", "consent.sent", "status.json", "lease.json", "identity.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.register.unlink(missing_ok=True)
+
     def choice(self) -> Choice | None:
         """The owner's newest choice, or None where none was made here."""
         return self._read("consent.json", Choice)

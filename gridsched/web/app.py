@@ -26,6 +26,7 @@ from gridsched.web.messages import Gone, hang_up, problem
 from gridsched.web.node_api import NodeApi, SyncDoor
 from gridsched.web.offer_api import OfferApi
 from gridsched.web.operator_api import OperatorApi
+from gridsched.web.own_api import OwnApi
 from gridsched.web.pages import page_routes
 from gridsched.web.plan_api import PlanApi
 from gridsched.web.reception import Reception
@@ -48,6 +49,7 @@ def build(doors: Doors, hub: Hub) -> ASGIApp:
         *NodeApi(doors, gate, answers).routes(),
         *BlobApi(doors, gate).routes(),
         *OfferApi(doors, gate).routes(),
+        *OwnApi(doors, gate, answers, hub).routes(),
         *PlanApi(doors, gate).routes(),
         *hub.routes(gate),
         *OperatorApi(reception, hub).routes(),
