@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from gridsched.core.consent import Consent
 from gridsched.core.facts import Fact, LeaseOffered, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
@@ -12,6 +11,7 @@ from gridsched.core.job import Job
 from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.round import Round, RoundState
+from gridsched.core.timing import JobSchedule
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.flow import advance, audit, local, settle, stream, timing
@@ -21,6 +21,7 @@ from gridsched.flow.open_work import OpenWork
 from gridsched.flow.rules import Rules
 from gridsched.flow.seats import Seat, fleet, seats_of, unavailable
 from gridsched.flow.tell import lease_ended, lease_fact, lease_offered
+from gridsched.flow.watch import is_watched
 from gridsched.ports import Tx
 
 __all__ = ["again", "close_lease", "offer_next", "restart", "sweep", "tick"]
@@ -42,10 +43,6 @@ _NODE_TO_LEASE: Mapping[NodeReason, LeaseReason] = {
     NodeReason.QUARANTINED: LeaseReason.QUARANTINED,
 }
 _OUT_OF_REACH = (NodeReason.ABSENT, NodeReason.DOUBTFUL)
-_LATE_S = 60.0
-"""Real seconds by which a control tick may be late on a machine that is busy; in a replay they are many of the daemon's."""
-_TICKS = 6
-"""Decisions from which is told how often a zone decides."""
 _FEW = 100
 """Units under way among which a node that has just finished one looks for a copy; in larger rounds the next control tick does."""
 
@@ -112,10 +109,10 @@ def offer_next(tx: Tx, now: datetime, node_id: str, *, rules: Rules) -> list[Fac
 
 
 def _standing(tx: Tx, now: datetime, zone: str, rules: Rules) -> Decision | None:
-    """The zone's decision while it is young enough to act upon: an old one is from before a restart."""
+    """The zone's decision while it is young enough to act upon: an old one is from before a restart, and so is one from the future."""
     state = tx.get(ZoneState, zone)
     decision = tx.get(Decision, state.decision_id) if state is not None and state.decision_id and not state.paused else None
-    return decision if decision is not None and now - decision.decided_at <= rules.lease_ttl else None
+    return decision if decision is not None and timedelta(0) <= now - decision.decided_at <= rules.lease_ttl else None
 
 
 def _unfit(seats: Sequence[Seat]) -> list[tuple[Seat, LeaseReason | None]]:
@@ -276,24 +273,12 @@ def _pause_unwatched(tx: Tx, now: datetime, rules: Rules) -> list[Fact]:
     """Pause what draws under decisions that nobody makes any more: its zone has left the configuration, or its control tick fails."""
     facts: list[Fact] = []
     for zone in tx.find(ZoneState):
-        if not _is_watched(tx, now, zone.zone, rules):
+        if not is_watched(tx, now, zone.zone, rules):
             drawing = tx.find(Lease, zone=zone.zone, state=(LeaseState.OFFERED, LeaseState.ACTIVE))
             paused = [pause(lease, LeaseReason.STALE_SIGNAL, now) for lease in drawing]
             tx.put(*paused)
             facts += [lease_fact(LeasePaused, lease, now) for lease in paused]
     return facts
-
-
-def _is_watched(tx: Tx, now: datetime, zone: str, rules: Rules) -> bool:
-    """Whether the zone's newest decision is one that a control tick may still stand by.
-
-    A tick waits for the same writer as a sweep does, and never for a provider, so a busy daemon is late by seconds. It is given several
-    lives of a lease, and no less than the time that a unit may stay paused; a zone that decides less often, several of its own intervals.
-    """
-    newest = [decision.decided_at for decision in tx.find(Decision, zone=zone, order="-decided_at", limit=_TICKS)]
-    late = max(5 * rules.lease_ttl, rules.hand_over_after, timedelta(seconds=_LATE_S * rules.clock_speed))
-    usual = max((after - before for after, before in pairwise(newest)), default=timedelta(0))
-    return bool(newest) and abs(now - newest[0]) <= max(late, 5 * usual)
 
 
 def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
@@ -325,7 +310,7 @@ def _brought_back(lease: Lease, now: datetime) -> Lease:
 
 
 def _forget_the_future(tx: Tx, now: datetime) -> None:
-    """Where the machine's clock was set back, no choice, audit or round may have begun in the future: it would hold until then."""
+    """Where the machine's clock was set back, nothing that is still going on may have begun in the future: it would hold until then."""
     for consent in tx.find(Consent):
         if consent.since > now:
             ahead = consent.since - now
@@ -336,3 +321,6 @@ def _forget_the_future(tx: Tx, now: datetime) -> None:
     for rnd in tx.find(Round, state=RoundState.OPEN):
         if rnd.opened_at > now:
             tx.put(replace(rnd, opened_at=now))
+    for schedule in tx.find(JobSchedule):
+        if schedule.since is not None and schedule.since > now:
+            tx.put(replace(schedule, since=now))

@@ -12,6 +12,8 @@ from gridsched.core.facts import LeasePaused, LeaseResumed, RewardPosted
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.ledger import Transfer
 from gridsched.core.round import Round
+from gridsched.core.signal import SignalKind
+from gridsched.core.timing import JobSchedule, Timing
 from gridsched.core.work import WorkUnit
 from gridsched.flow import admit, assign, collect
 from gridsched.wire import ConsentChoice, HandOver, MeterReport
@@ -113,6 +115,63 @@ def test_open_rounds_and_audits_begin_no_later_than_now(house: House) -> None:
     now = set_back(house, timedelta(hours=1))
     assert house.rows(WorkUnit, unit_id=unit.unit_id)[0].audit_at == now
     assert [rnd.opened_at for rnd in house.rows(Round)] == [now]
+
+
+def decides(house: House, *, every: timedelta, times: int) -> None:
+    """So many control ticks more, with surplus."""
+    for _ in range(times):
+        house.clock.advance(every)
+        house.surplus(1000)
+        house.tick()
+        house.sync(step=1)
+
+
+def test_a_zone_is_judged_by_the_decision_it_stands_by_and_not_by_those_of_a_clock_that_ran_ahead(house: House) -> None:
+    house.job()
+    house.working()
+    decides(house, every=timedelta(minutes=1), times=5)
+    set_back(house, timedelta(hours=1))
+    assert house.held().draws_w() == 0, "nobody has decided yet"
+    decides(house, every=timedelta(0), times=1)
+    assert not swept(house)
+    assert house.held().draws_w() == 100
+    assert not alone(house, for_=timedelta(minutes=10))
+    assert alone(house, for_=timedelta(minutes=1))
+
+
+def test_how_often_a_zone_decides_is_told_by_what_it_has_decided_since(house: House) -> None:
+    house.job()
+    house.working()
+    decides(house, every=timedelta(minutes=1), times=7)
+    set_back(house, timedelta(hours=1))
+    decides(house, every=timedelta(minutes=15), times=2)
+    assert not alone(house, for_=timedelta(minutes=75))
+    assert alone(house, for_=timedelta(minutes=1))
+
+
+def test_nobody_plans_between_two_ticks_under_a_decision_from_the_future(house: House) -> None:
+    house.job()
+    house.working()
+    again = partial(assign.again, zone="de-lu", policy=house.policy, rules=house.rules)
+    set_back(house, timedelta(hours=1))
+    house.join("old")
+    assert not house.do(again)[1]
+    house.surplus(1000)
+    house.tick()
+    assert house.held("old").draws_w() == 100
+
+
+def test_how_long_a_job_has_worked_or_rested_is_counted_from_now(house: House) -> None:
+    house.job()
+    now = house.clock.now()
+    stands = JobSchedule(
+        job_id="j", zone="de-lu", timing=Timing.PLANNED, why="", objective=SignalKind.PRICE, deadline=now + timedelta(days=1),
+        computed_at=now, digest="", working=True, since=now,
+    )  # fmt: skip
+    with house.store.write() as tx:
+        tx.put(stands)
+    now = set_back(house, timedelta(hours=1))
+    assert house.rows(JobSchedule) == [replace(stands, since=now)]
 
 
 # -- a node that has worked before its first report
