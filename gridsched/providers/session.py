@@ -2,7 +2,8 @@
 
 Adapters are handed a `Session` as their ``Http``. It returns whatever a provider answers (an adapter knows what a 404
 means there), except where there is nothing to read: no connection, a body over the limit, or trouble that outlasts the
-retries. Then it raises AdapterError with the `Fault` and, for a rate limit, how long the provider asked to wait. Once it is closed
+retries. Then it raises AdapterError with the `Fault` and, for a rate limit, how long the provider asked to wait. Until then no
+adapter asks that host again: a short wait is waited for, a long one is the same error at once. Once it is closed
 nobody is asked any more: it raises Busy, which says nothing about the provider.
 """
 
@@ -26,6 +27,7 @@ __all__ = ["Limits", "Session", "TokenBucket", "masked"]
 _SECRET = re.compile(r"(?i)\b((?:[\w-]*(?:key|token|secret|password|auth|signature))=)[^&\s'\"]+")
 _USER = re.compile(r"//[^/@\s]+@")
 _RETRY = frozenset({429, 500, 502, 503, 504})
+_LONGEST_HOLD_S = 86_400.0  # a provider that errs about its Retry-After is not lost for longer than a day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,14 @@ class _Request:
     params: Mapping[str, str | int] | None = None
     headers: Mapping[str, str] | None = None
     body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """A host that answered ``status`` wants to be left alone until then, on the session's monotonic clock."""
+
+    status: int
+    until_s: float
 
 
 class TokenBucket:
@@ -98,6 +108,7 @@ class Session:
     jitter: Callable[[], float] = random.random
     _requests: requests.Session = field(default_factory=requests.Session)
     _buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    _holds: dict[str, _Hold] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 
@@ -130,12 +141,13 @@ class Session:
                 continue
             if response.status not in _RETRY:
                 return response
-            wait_s = self._retry_after_s(response)
-            if response.status == 429 and (last or (wait_s or 0) > self.limits.longest_wait_s):
-                raise AdapterError(f"{host} asks for fewer requests (HTTP 429)", kind=Fault.RATE_LIMITED, retry_after_s=wait_s)
+            wait_s = self._heeded(host, response)
             if last or (wait_s or 0) > self.limits.longest_wait_s:
+                if response.status == 429:
+                    raise _refused(host, response.status, wait_s)
                 return response
-            self.sleep(self._backoff_s(attempt) if wait_s is None else wait_s)
+            if wait_s is None:  # else the next turn comes no sooner
+                self.sleep(self._backoff_s(attempt))
         raise AssertionError("every last attempt returns or raises")
 
     def close(self) -> None:
@@ -144,16 +156,41 @@ class Session:
         self._requests.close()
 
     def _take_turn(self, host: str) -> None:
+        """Wait until ``host`` has a token and no Retry-After holds it; raises AdapterError where that would be too long."""
+        self._held_s(host)  # one that is held costs no token
+        wait_s = self._bucket(host).reserve(self.limits.longest_wait_s)
+        if wait_s > self.limits.longest_wait_s:
+            raise AdapterError(f"too many requests to {host} are waiting already", kind=Fault.RATE_LIMITED, retry_after_s=wait_s)
+        if wait_s > 0:
+            self.sleep(wait_s)
+        held_s = self._held_s(host)  # meanwhile another may have been told to wait
+        if held_s > 0:
+            self.sleep(held_s)
+
+    def _bucket(self, host: str) -> TokenBucket:
         with self._lock:
             bucket = self._buckets.get(host)
             if bucket is None:
                 bucket = TokenBucket(per_minute=self.limits.rate(host), burst=self.limits.burst, monotonic=self.monotonic)
                 self._buckets[host] = bucket
-        wait_s = bucket.reserve(self.limits.longest_wait_s)
-        if wait_s > self.limits.longest_wait_s:
-            raise AdapterError(f"too many requests to {host} are waiting already", kind=Fault.RATE_LIMITED, retry_after_s=wait_s)
-        if wait_s > 0:
-            self.sleep(wait_s)
+            return bucket
+
+    def _heeded(self, host: str, response: Response) -> float | None:
+        """The wait that ``response`` asks for, from now on kept by all; None where it asks for none."""
+        wait_s = self._retry_after_s(response)
+        if wait_s is not None:
+            hold = _Hold(response.status, self.monotonic() + wait_s)
+            with self._lock:
+                self._holds[host] = max(hold, self._holds.get(host, hold), key=lambda one: one.until_s)
+        return wait_s
+
+    def _held_s(self, host: str) -> float:
+        """How long ``host`` still wants to be left alone; raises AdapterError where that is longer than anyone waits."""
+        hold = self._holds.get(host)
+        wait_s = 0.0 if hold is None else hold.until_s - self.monotonic()
+        if hold is not None and wait_s > self.limits.longest_wait_s:
+            raise _refused(host, hold.status, wait_s)
+        return wait_s
 
     def _once(self, request: "_Request") -> Response:
         with self._requests.request(
@@ -181,17 +218,22 @@ class Session:
         return full * (0.5 + 0.5 * self.jitter())
 
     def _retry_after_s(self, response: Response) -> float | None:
-        """The wait the provider asks for (RFC 9110 section 10.2.3: seconds or a date), or None."""
+        """The wait the provider asks for (RFC 9110 section 10.2.3: seconds or a date), at most a day; or None."""
         written = response.headers.get("retry-after", "").strip()
-        if written.isdigit():
-            return float(written)
         try:
-            return max(0.0, (utc(parsedate_to_datetime(written)) - self.now()).total_seconds())
-        except ValueError:
+            seconds = float(written) if written.isdigit() else (utc(parsedate_to_datetime(written)) - self.now()).total_seconds()
+        except (ValueError, OverflowError):
             return None
+        return min(max(0.0, seconds), _LONGEST_HOLD_S)
 
     def _masked(self, text: str) -> str:
         return masked(text, self.secrets)
+
+
+def _refused(host: str, status: int, wait_s: float | None) -> AdapterError:
+    said, kind = ("asks for fewer requests", Fault.RATE_LIMITED) if status == 429 else ("is in trouble", Fault.UNAVAILABLE)
+    after = "" if wait_s is None else f"; it is asked again in {wait_s:.0f} s"
+    return AdapterError(f"{host} {said} (HTTP {status}){after}", kind=kind, retry_after_s=wait_s)
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:

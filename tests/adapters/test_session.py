@@ -135,6 +135,58 @@ def test_a_wait_that_is_too_long_is_left_to_the_timetable(provider: Provider, se
     assert (len(provider.asked), time.slept) == (1, [])
 
 
+def test_a_host_that_asks_to_be_left_alone_is_asked_by_nobody_until_then(provider: Provider, session: Session, time: Time) -> None:
+    provider.answers = [(429, {"Retry-After": "3600"}, b""), (200, {}, b"[]")]
+    with pytest.raises(AdapterError, match=r"fewer requests \(HTTP 429\); it is asked again in 3600 s"):
+        session.get(provider.url)
+    time.at += 1800
+    for _ in range(10):
+        with pytest.raises(AdapterError, match="fewer requests") as caught:
+            session.get(provider.url + "/another")
+        assert (caught.value.kind, caught.value.retry_after_s) == ("rate_limited", 1800.0)
+    assert (len(provider.asked), time.slept) == (1, [])
+    assert session.get(provider.url.replace("127.0.0.1", "localhost")).status == 200
+    time.at += 1790
+    assert session.get(provider.url).status == 200
+    assert (len(provider.asked), time.slept) == (3, [10.0])
+
+
+def test_trouble_that_will_last_is_waited_out_too_but_no_longer_than_a_day(provider: Provider, session: Session, time: Time) -> None:
+    provider.answers = [(503, {"Retry-After": 30 * "9"}, b"maintenance"), (200, {}, b"[]")]
+    assert session.get(provider.url).body == b"maintenance"
+    time.at += 86_000
+    with pytest.raises(AdapterError, match=r"in trouble \(HTTP 503\); it is asked again in 400 s") as caught:
+        session.get(provider.url)
+    assert caught.value.kind == "unavailable"
+    time.at += 400
+    assert session.get(provider.url).body == b"[]"
+    assert time.slept == []
+
+
+def test_who_waits_for_a_turn_asks_no_more_once_another_was_told_to_wait(provider: Provider, time: Time) -> None:
+    def sleep_while_another_asks(seconds: float) -> None:
+        first = not time.slept
+        time.sleep(seconds)
+        if first:
+            with pytest.raises(AdapterError, match="asked again in 3600 s"):
+                made.get(provider.url + "/other")
+
+    made = Session(monotonic=time.monotonic, sleep=sleep_while_another_asks, now=time.now, limits=Limits(burst=1, timeout_s=5))
+    provider.answers = [(200, {}, b"[]"), (429, {"Retry-After": "3600"}, b"")]
+    made.get(provider.url)
+    with pytest.raises(AdapterError, match="asked again in 3600 s"):
+        made.get(provider.url + "/late")
+    assert provider.asked == ["/", "/other"]
+    made.close()
+
+
+@pytest.mark.parametrize("written", ["\u00b2", "Fri, 31 Dec 9999 23:59:59 -1200", "-5"])
+def test_a_wait_that_cannot_be_read_is_none(provider: Provider, session: Session, time: Time, written: str) -> None:
+    provider.answers = [(429, {"Retry-After": written}, b""), (200, {}, b"[]")]
+    assert session.get(provider.url).status == 200
+    assert time.slept == [2.0]
+
+
 def test_a_host_is_asked_no_faster_than_its_bucket_fills(provider: Provider, session: Session, time: Time) -> None:
     for _ in range(4):
         session.get(provider.url)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gridsched.clock import SystemClock
+from gridsched.providers.session import Limits
 from tests.e2e.provider import Answer, Provider, prices
 from tests.e2e.site_process import MOST_WATTS, PATIENCE_S, ZONE, Site
 
@@ -33,14 +34,21 @@ every = "0.5s"
 """
 
 
-def fault(name: str) -> Answer:
+def fault(name: str) -> list[Answer]:
+    """What the provider says instead, as often as it takes until the daemon believes it."""
     if name == "html":
-        return Answer(b"<!doctype html><title>Maintenance</title>", content_type="text/html")
-    if name == "rate_limited":
-        return Answer(b"slow down", status=429, headers={"Retry-After": "3600"})
+        return [Answer(b"<!doctype html><title>Maintenance</title>", content_type="text/html")]
+    if name == "rate_limited":  # a longer wait would be kept
+        return Limits().attempts * [Answer(b"slow down", status=429, headers={"Retry-After": "1"})]
     if name == "empty":
-        return Answer(b"")
-    return prices(SystemClock().now() - timedelta(days=1), slots=5, slot=SLOT)
+        return [Answer(b"")]
+    return [prices(SystemClock().now() - timedelta(days=1), slots=5, slot=SLOT)]
+
+
+_OFTEN = """
+[http]
+per_minute = 600
+"""
 
 
 FAULTS = ("html", "rate_limited", "empty", "stale")
@@ -72,7 +80,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         providers = {name: stack.enter_context(Provider()) for name in FAULTS}
         adapters = "".join(_ADAPTER.format(zone=zones[name], url=providers[name].url) for name in FAULTS)
         policies = {zone: f"{zone}.toml" for zone in zones.values()}
-        site = stack.enter_context(Site(tmp_path_factory.mktemp("faults") / "site", zones=policies, adapters=adapters))
+        site = stack.enter_context(Site(tmp_path_factory.mktemp("faults") / "site", zones=policies, adapters=adapters + _OFTEN))
         site.join("n1", zone="html", cpu_share=0.1)
         site.submit(epochs=50, passes=2000, zone="html")
 
@@ -80,7 +88,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             provider.say(prices(SystemClock().now() - SLOT, slots=KNOWN_SLOTS, slot=SLOT))
         site.wait("a unit is leased while the price is known", lambda: site.row("n1")["lease_id"])
         for name, provider in providers.items():
-            provider.say(fault(name))
+            for answer in fault(name):
+                provider.say(answer)
         degraded = {name: site.wait(f"{name} degrades", lambda n=name: told(site, "signal_degraded", zones[n])) for name in FAULTS}  # type: ignore[misc]
         failing = {name: site.wait(f"{name} is stale", lambda n=name: stale(site, zones[n])) for name in FAULTS}  # type: ignore[misc]
         paused = site.wait("the node pauses", lambda: about(site, "lease_paused"))
