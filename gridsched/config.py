@@ -2,14 +2,15 @@
 
 Every problem is collected and told at once, with its file and key. Three ways for the environment to speak, all of them here,
 because nothing else reads it: ``GRIDSCHED_<SECTION>_<KEY>`` overrides one key (``GRIDSCHED_STORE_URL``, ``GRIDSCHED_WEB_PORT``),
-``${NAME}`` inside a value is replaced by that variable (for secrets), and `client` gives the command line its address and token.
+``${NAME}`` inside a value is replaced by that variable (for secrets: what it puts into an adapter's table is masked wherever the
+adapter fails), and `client` gives the command line its address and token.
 """
 
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -74,7 +75,8 @@ def load(site: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of the site in that folder; raises one `ConfigError` that lists every problem with its file and key."""
     folder = site.absolute()
     problems: list[str] = []
-    document = _expand(_override(_document(folder), environ, problems), environ, problems)
+    written = _override(_document(folder), environ, problems)
+    document = _expand(written, environ, problems)
     problems += [unknown_key(key, [*_SECTIONS, *_LISTS]) for key in document if key not in _SECTIONS and key not in _LISTS]
     sections = {name: _section(kind, document.get(name), f"[{name}]", problems) for name, kind in _SECTIONS.items()}
     zones = _tables(document, "zone", problems)
@@ -85,7 +87,12 @@ def load(site: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
         problems.append("there is no [[zone]]; name at least one with its policy")
     if problems:
         raise ConfigError(_listed(folder / FILE, problems))
-    return _settled(folder, sections, [z for z in parsed if z is not None], [a for a in adapters if a is not None])
+    guarded = [
+        replace(table, secrets=_from_environment(before, environ))
+        for table, before in zip(adapters, _tables(written, "adapter", []), strict=True)
+        if table is not None
+    ]
+    return _settled(folder, sections, [z for z in parsed if z is not None], guarded)
 
 
 def _document(folder: Path) -> dict[str, Any]:
@@ -138,6 +145,12 @@ def _expand(value: Any, environ: Mapping[str, str], problems: list[str], where: 
         if name not in environ
     ]
     return _VARIABLE.sub(lambda match: environ.get(match[1], ""), value)
+
+
+def _from_environment(table: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The values that `_expand` puts into ``table``, each once."""
+    named = dict.fromkeys(_VARIABLE.findall(str(table)))  # a table as text holds each of its strings, however deep it lies
+    return tuple(environ[name] for name in named if name in environ)
 
 
 def _tables(document: Mapping[str, Any], name: str, problems: list[str]) -> list[dict[str, Any]]:

@@ -116,14 +116,14 @@ def open_sources(tables: Sequence[AdapterTable], *, site: Path) -> list[Source]:
             pace = adapter.every if every is None else duration(every)
             sources.append(Source(name=name, adapter=adapter, every=pace, secrets=secrets_of(table)))
         except GridschedError as error:
-            problems.append(f"[[adapter]] {number} ({table.use}): {error}")
+            problems.append(masked(f"[[adapter]] {number} ({table.use}): {error}", secrets_of(table)))
     if problems:
         raise ConfigError("\n".join(problems))
     return sources
 
 
 def open_session(settings: Settings, *, sleep: Callable[[float], object], now: Callable[[], datetime]) -> Session:
-    """The adapters' one way out, within the site's limits and with the keys in its adapters' options kept out of errors."""
+    """The adapters' one way out, within the site's limits and with their tables' secrets kept out of errors."""
     polite = settings.http
     limits = Limits(per_minute=polite.per_minute, burst=polite.burst, hosts=polite.hosts)
     secrets = [secret for table in settings.adapters for secret in secrets_of(table)]
@@ -131,15 +131,20 @@ def open_session(settings: Settings, *, sleep: Callable[[float], object], now: C
 
 
 def secrets_of(table: AdapterTable) -> list[str]:
-    """Values of an adapter's options, however deep, that must never reach a log or a screen: told by their names."""
-    return list(_secrets(table.options, ""))
+    """What must never reach a log or a screen: options, however deep, whose names say so, and all that came from the environment.
+
+    A secret that came from there is masked wherever it stands, also in a URL's path or under a name that says nothing.
+    """
+    found = [*_named(table.options, ""), *(value.strip() for value in table.secrets)]
+    return [secret for secret in dict.fromkeys(found) if len(secret) >= _SHORTEST_SECRET]
 
 
-def _secrets(value: object, name: str) -> Iterator[str]:
+def _named(value: object, name: str) -> Iterator[str]:
+    """The options whose names say that they are secrets."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _secrets(inner, str(key).lower())
-    elif isinstance(value, str) and len(value) >= _SHORTEST_SECRET and _is_secret(name):
+            yield from _named(inner, str(key).lower())
+    elif isinstance(value, str) and _is_secret(name):
         yield value
         yield from value.split()[1:]  # "Bearer abc": the scheme is no secret, and the rest is one by itself
 

@@ -226,10 +226,14 @@ class ZoneTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterTable:
-    """``use`` names the adapter (a path below ``adapters/``, or ``module:Class``); ``options`` is the rest of its table."""
+    """``use`` names the adapter (a path below ``adapters/``, or ``module:Class``); ``options`` is the rest of its table.
+
+    ``secrets`` are the values that came from the environment: no log and no screen shows them.
+    """
 
     use: str
     options: Mapping[str, Any] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -26,6 +26,7 @@ __all__ = ["Limits", "Session", "TokenBucket", "masked"]
 
 _SECRET = re.compile(r"(?i)\b((?:[\w-]*(?:key|token|secret|password|auth|signature))=)[^&\s'\"]+")
 _USER = re.compile(r"//[^/@\s]+@")
+_URL = re.compile(r" with url: \S+")  # as requests tells of a host that it cannot reach
 _RETRY = frozenset({429, 500, 502, 503, 504})
 _LONGEST_HOLD_S = 86_400.0  # a provider that errs about its Retry-After is not lost for longer than a day
 
@@ -237,8 +238,10 @@ def _refused(host: str, status: int, wait_s: float | None) -> AdapterError:
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` without ``secrets``, without values of query parameters that look like keys, and without user:password in URLs."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return _USER.sub("//***@", _SECRET.sub(r"\1***", text))
+    """``text`` without ``secrets``, as they are and as URLs write them, and without what else may hold a key.
+
+    That is: the path that could not be reached, values of query parameters that look like keys, and user:password in URLs.
+    """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be part of another
+        text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    return _USER.sub("//***@", _SECRET.sub(r"\1***", _URL.sub("", text)))

@@ -241,11 +241,12 @@ def test_a_body_cut_by_the_network_is_asked_for_again(provider: Provider, sessio
 
 def test_a_host_that_is_not_there_is_named_without_the_key(session: Session, time: Time) -> None:
     with pytest.raises(AdapterError) as caught:
-        session.get("http://127.0.0.1:1/api", params={"securityToken": "abc123", "x": "s3cret"})
+        session.get("http://127.0.0.1:1/THE-KEY/estimate", params={"securityToken": "abc123", "x": "s3cret", "appid": "app456"})
     assert caught.value.kind == "unavailable"
     assert "127.0.0.1:1 cannot be reached" in str(caught.value)
-    assert "abc123" not in str(caught.value)
-    assert "s3cret" not in str(caught.value)
+    assert "Connection refused" in str(caught.value)
+    for secret in ("THE-KEY", "abc123", "s3cret", "app456"):
+        assert secret not in str(caught.value)
     assert caught.value.__cause__ is None
     assert time.slept == [2.0, 4.0]
 
@@ -259,10 +260,13 @@ def test_a_host_that_is_not_there_is_named_without_the_key(session: Session, tim
         ("my s3cret is out", "my *** is out"),
         ("monkey=see", "monkey=***"),
         ("/x?country=de", "/x?country=de"),
+        ("pool: Max retries exceeded with url: /KEY/x?appid=KEY (Caused by a cut)", "pool: Max retries exceeded (Caused by a cut)"),
+        ("/x?appid=a%2Fs3cret%3D", "/x?appid=***"),
+        ("a/s3cret= is out", "*** is out"),
     ],
 )
 def test_keys_are_masked(text: str, shown: str) -> None:
-    assert masked(text, ("s3cret", "")) == shown
+    assert masked(text, ("s3cret", "", "a/s3cret=")) == shown
 
 
 def test_a_closed_session_asks_nobody_again(provider: Provider, time: Time) -> None:

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from gridsched import AdapterError, Batch, InvalidInput, Publication, Quality, Reading, SignalKind
-from gridsched.core.settings import AdapterTable
+from gridsched import AdapterError, Batch, ConfigError, InvalidInput, Publication, Quality, Reading, SignalKind
+from gridsched.config import load
+from gridsched.core.settings import AdapterTable, Settings
 from gridsched.daemon import Daemon
-from gridsched.sources import Source, secrets_of
+from gridsched.plugins import shipped
+from gridsched.sources import Source, open_session, open_sources, secrets_of
 from gridsched.testing import ManualClock
 from tests.adapters.fake_http import FakeHttp
 from tests.adapters.load import adapter
@@ -180,6 +183,47 @@ def test_what_looks_like_a_key_is_masked_wherever_it_stands_in_the_options() -> 
     }
     secrets = secrets_of(AdapterTable(use="x.py", options=options))
     assert secrets == ["tok-1234", "sec-1234", "key-1234", "Bearer abc-1234", "abc-1234"]
+
+
+PLAYED = """
+[[zone]]
+name = "de"
+policy = "x.toml"
+[[adapter]]
+use = "signals/http_json.py"
+zone = "${ZONE}"
+url = "htp://api.example/${KEY}/estimate?appid=a${APP}"
+headers = { list = "${KEY}, ${LIST}" }
+"""
+
+
+@pytest.fixture
+def from_environment(tmp_path: Path) -> Settings:
+    """A site whose adapter's key stands in a URL's path, and under names that say nothing."""
+    (tmp_path / "gridsched.toml").write_text(PLAYED)
+    environ = {"ZONE": "de", "KEY": "key-5678\n", "APP": "app-5678", "LIST": "lst-5678", "OTHER": "other-5678"}
+    return load(tmp_path, environ=environ)
+
+
+def test_what_came_from_the_environment_is_a_secret_whatever_its_name_unless_it_is_too_short(from_environment: Settings) -> None:
+    assert secrets_of(from_environment.adapters[0]) == ["key-5678", "app-5678", "lst-5678"]
+
+
+def test_what_came_from_the_environment_shows_in_no_error_of_the_session(from_environment: Settings) -> None:
+    session = open_session(from_environment, sleep=lambda _: None, now=lambda: datetime(2026, 6, 1, tzinfo=UTC))
+    with pytest.raises(AdapterError, match=r"htp://api\.example") as caught:
+        session.get(from_environment.adapters[0].options["url"])
+    session.close()
+    assert "5678" not in str(caught.value)
+
+
+def test_an_adapter_that_cannot_be_made_shows_no_key(from_environment: Settings) -> None:
+    table = from_environment.adapters[0]
+    url = table.options["url"] + "{"
+    wrong = replace(table, options={"zone": "de", "url": url, "signal": "price", "resolution": "1h", "value": "v", "unit": "EUR/MWh"})
+    with pytest.raises(ConfigError, match=r"url 'htp://api\.example/\*\*\*") as caught:
+        open_sources([wrong], site=shipped("adapters").parent)
+    assert "5678" not in str(caught.value)
 
 
 def test_an_adapter_s_own_complaint_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:

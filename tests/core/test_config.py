@@ -176,6 +176,7 @@ def test_secrets_come_from_the_environment_and_never_show(tmp_path: Path) -> Non
     settings = site(tmp_path, text, PASSWORD="hunter2", KEY="s3cret")
     assert settings.store.url == "postgresql+psycopg://me:hunter2@host/db"
     assert settings.adapters[0].options["headers"] == {"key": "Bearer s3cret", "list": ["s3cret"]}
+    assert settings.adapters[0].secrets == ("s3cret",)
     assert "hunter2" not in repr(settings)
     assert "s3cret" not in repr(settings)
 

@@ -52,7 +52,7 @@ def test_the_template_names_every_setting_there_is(template: str) -> None:
     assert set(written) == {*SECTIONS, "zone", "adapter"}
     assert {key for table in written["zone"] for key in table} == {field.name for field in fields(ZoneTable)}
     assert all("use" in table for table in written["adapter"])
-    assert {field.name for field in fields(AdapterTable)} == {"use", "options"}
+    assert {field.name for field in fields(AdapterTable)} == {"use", "options", "secrets"}  # the last is made of the environment
 
 
 def test_the_template_tells_the_defaults(template: str, tmp_path: Path) -> None:
