@@ -1,7 +1,7 @@
 """What switching nodes off and on does to a training: its model, its time and its energy, against peace and against one node alone."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from gridsched.core.errors import GridschedError
 from gridsched.study.fleet import Fleet, share_of
 from gridsched.study.switching import How, Switching
 
-__all__ = ["Arm", "Outcome", "arms", "carry_out"]
+__all__ = ["Arm", "Outcome", "arms", "carry_out", "outcome", "per_epoch"]
 
 _LOOK_S = 0.1
 _ASK_S = 1.0
@@ -31,7 +31,8 @@ class Arm:
 class Outcome:
     """What an arm came to. ``digest`` is the final version's; ``done`` is the share of rounds merged when time was up (1: all).
 
-    Energies are means over the epochs that ended, in joules; ``cuts`` counts the times that a node lost its power.
+    Energies are all that was drawn, also in an epoch that time ran out in, as `per_epoch` spreads it over the ``ended`` ones, in joules;
+    what a unit under way has drawn is in no epoch's books yet. ``cuts`` counts the times that a node lost its power.
     """
 
     arm: str
@@ -41,6 +42,7 @@ class Outcome:
     accuracy: float | None
     digest: str
     done: float
+    ended: int
     wall_s: float
     useful_j: float
     wasted_j: float
@@ -84,7 +86,9 @@ def carry_out(arm: Arm, job: owner.Submission, folder: Path, *, fleet_size: int,
                 if state["state"] != "running" or elapsed > at_most_s:
                     break
             time.sleep(_LOOK_S)
-        return _outcome(arm, fleet, job_id, rounds=total_rounds(job.spec), wall_s=time.monotonic() - began)
+        wall_s = time.monotonic() - began
+        epochs, versions = _books(arm, fleet, job_id)
+        return outcome(arm, epochs, versions, rounds=total_rounds(job.spec), wall_s=wall_s, cuts=fleet.cuts)
 
 
 def _switch(fleet: Fleet, switching: Switching | None, elapsed_s: float) -> None:
@@ -98,16 +102,24 @@ def _switch(fleet: Fleet, switching: Switching | None, elapsed_s: float) -> None
             fleet.power(name, on=on)
 
 
-def _outcome(arm: Arm, fleet: Fleet, job_id: str, *, rounds: int, wall_s: float) -> Outcome:
+def _books(arm: Arm, fleet: Fleet, job_id: str) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """The job's epochs and versions."""
     state, epochs, versions = fleet.job(job_id)
     if state["state"] not in ("running", "done"):
         raise GridschedError(f"{arm.name}: the job is {state['state']}: {state['reason']}; the logs are in {fleet.stage.folder / 'logs'}")
+    return epochs, versions
+
+
+def outcome(
+    arm: Arm, epochs: Sequence[Mapping[str, Any]], versions: Sequence[Mapping[str, Any]], *, rounds: int, wall_s: float, cuts: int
+) -> Outcome:
+    """What the daemon tells of a job's ``epochs`` and ``versions``, as an outcome."""
     ended = [epoch for epoch in epochs if epoch["ended_at"]]
     newest = max(versions, key=lambda version: int(version["number"]))
     evaluated = [epoch["accuracy"] for epoch in ended if epoch["accuracy"] is not None]
 
-    def mean(use: str) -> float:
-        return sum(epoch[use] for epoch in ended) / len(ended) if ended else 0.0
+    def drawn(use: str) -> float:
+        return per_epoch(sum(epoch[use] for epoch in epochs), len(ended))
 
     return Outcome(
         arm=arm.name,
@@ -117,9 +129,15 @@ def _outcome(arm: Arm, fleet: Fleet, job_id: str, *, rounds: int, wall_s: float)
         accuracy=evaluated[-1] if evaluated else None,
         digest=str(newest["digest"]),
         done=int(newest["number"]) / rounds,
+        ended=len(ended),
         wall_s=wall_s,
-        useful_j=mean("useful_j"),
-        wasted_j=mean("wasted_j"),
-        idle_j=mean("idle_j"),
-        cuts=fleet.cuts,
+        useful_j=drawn("useful_j"),
+        wasted_j=drawn("wasted_j"),
+        idle_j=drawn("idle_j"),
+        cuts=cuts,
     )
+
+
+def per_epoch(energy_j: float, ended: int) -> float:
+    """All the energy of a run over the epochs that ended, and all of it where none has: the same rule for ours and for every peer's."""
+    return energy_j / max(ended, 1)

@@ -18,7 +18,7 @@ import psutil
 from gridsched.core.errors import GridschedError
 from gridsched.demo.stage import Process, free_port
 from gridsched.plugins import shipped
-from gridsched.study.churn import Arm, Outcome
+from gridsched.study.churn import Arm, Outcome, per_epoch
 from gridsched.study.fleet import NODE_W, share_of
 
 __all__ = ["Race", "Spent", "run", "with_torch"]
@@ -106,7 +106,6 @@ def run(race: Race, arm: Arm, *, epochs: int, share: float, at_most_s: float, to
             process.kill()
     if not reported and arm.switching is None:
         raise GridschedError(f"{race.peer} did not finish an epoch within {at_most_s:.0f} s; the logs are in {race.report.parent}")
-    energy_j = cpu_s / share * NODE_W / max(len(reported), 1)
     return Outcome(
         arm=f"{race.peer}: {arm.name}",
         nodes=arm.nodes,
@@ -115,8 +114,9 @@ def run(race: Race, arm: Arm, *, epochs: int, share: float, at_most_s: float, to
         accuracy=reported[max(reported)] if reported else None,
         digest="",
         done=len(reported) / epochs,
+        ended=len(reported),
         wall_s=elapsed,
-        useful_j=energy_j,
+        useful_j=per_epoch(cpu_s / share * NODE_W, len(reported)),
         wasted_j=0.0,
         idle_j=0.0,
         cuts=cuts,

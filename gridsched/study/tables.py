@@ -30,31 +30,36 @@ def churn_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
 def churn_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
     """One row a run; times and energies also against the same nodes in peace."""
     peace = next(one for one in found if one.every_s is None and one.nodes > 1)
-    peaceful_j = peace.useful_j + peace.wasted_j
-    rows: list[Mapping[str, str]] = []
-    for one in found:
-        spent_j = one.useful_j + one.wasted_j
-        rows.append(
-            {
-                "run": one.arm,
-                "accuracy": "" if one.accuracy is None else f"{one.accuracy:.2%}",
-                "final bits": _bits(one, peace),
-                "time": f"{one.wall_s:.0f} s ({one.wall_s / peace.wall_s:.2f} x)"
-                if one.done >= 1
-                else f"{one.done:.0%} done in {one.wall_s:.0f} s",
-                "useful Wh/epoch": f"{one.useful_j / 3600:.3f}",
-                "wasted Wh/epoch": f"{one.wasted_j / 3600:.3f}",
-                "energy": f"{spent_j / peaceful_j:.3f} x" if peaceful_j and spent_j else "",
-                "power cuts": str(one.cuts),
-            }
-        )
-    return rows
+    return [
+        {
+            "run": one.arm,
+            "accuracy": "" if one.accuracy is None else f"{one.accuracy:.2%}",
+            "final bits": _bits(one, peace),
+            "time": f"{one.wall_s:.0f} s ({one.wall_s / peace.wall_s:.2f} x)"
+            if one.done >= 1
+            else f"{one.done:.0%} done in {one.wall_s:.0f} s",
+            "useful Wh/epoch": _watt_hours(one, one.useful_j),
+            "wasted Wh/epoch": _watt_hours(one, one.wasted_j),
+            "energy": _against(one, peace),
+            "power cuts": str(one.cuts),
+        }
+        for one in found
+    ]
 
 
 def _bits(one: Outcome, peace: Outcome) -> str:
     if one.done < 1:
         return "(not done)"
     return f"{one.digest[:8]}{'' if one.digest == peace.digest else ' DIFFERENT'}"
+
+
+def _against(one: Outcome, peace: Outcome) -> str:
+    peaceful_j = peace.useful_j + peace.wasted_j
+    return f"{(one.useful_j + one.wasted_j) / peaceful_j:.3f} x" if peaceful_j and peace.ended and one.ended else ""
+
+
+def _watt_hours(one: Outcome, energy_j: float) -> str:
+    return f"{energy_j / 3600:.3f}" if one.ended else "no epoch"
 
 
 def churn_panels(found: Sequence[Outcome]) -> list[Panel]:
@@ -86,7 +91,8 @@ def peers_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
     return {
         "title": f"{most} nodes without power and with it every X seconds: gridsched and its peers",
         "about": f"job {job_id}; torch.distributed saves a checkpoint at the end of every epoch and begins again there after each cut; "
-        "energy is estimated from processor time in the same way for all",
+        "energy is estimated from processor time in the same way for all; it is all that was drawn, spread over the epochs that ended, "
+        "but for what units under way at the end had drawn with gridsched",
         "runs": [one.as_dict() for one in found],
     }
 
@@ -99,7 +105,7 @@ def peers_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
             "accuracy": "" if one.accuracy is None else f"{one.accuracy:.2%}",
             "done": f"{one.done:.0%}",
             "time": f"{one.wall_s:.0f} s",
-            "Wh/epoch": f"{_spent_j(one) / 3600:.3f}" if one.done else "no epoch",
+            "Wh/epoch": _watt_hours(one, _spent_j(one)),
             "power cuts": str(one.cuts),
         }
         for one in found

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,14 +12,14 @@ from gridsched.cli import app
 from gridsched.core.errors import InvalidInput
 from gridsched.plugins import shipped
 from gridsched.report.study import markdown, write
-from gridsched.study.churn import Arm, Outcome, arms
+from gridsched.study.churn import Arm, Outcome, arms, outcome
 from gridsched.study.flower import with_flower
 from gridsched.study.peers import with_torch
 from gridsched.study.switching import How, Switching
 from gridsched.study.tables import churn_document, churn_panels, churn_rows, peers_document, peers_panels, peers_rows
 
 PEACE = Outcome(
-    arm="2 nodes, in peace", nodes=2, every_s=None, how="", accuracy=0.9, digest="a" * 64, done=1.0, wall_s=10.0, useful_j=3600.0,
+    arm="2 nodes, in peace", nodes=2, every_s=None, how="", accuracy=0.9, digest="a" * 64, done=1.0, ended=4, wall_s=10.0, useful_j=3600.0,
     wasted_j=0.0, idle_j=0.0, cuts=0,
 )  # fmt: skip
 ALONE = replace(PEACE, arm="one node, in peace", nodes=1, wall_s=20.0)
@@ -31,6 +32,30 @@ def test_one_run_alone_one_in_peace_and_one_for_each_way_and_time() -> None:
     assert [(arm.nodes, arm.switching and (arm.switching.how.value, arm.switching.every_s)) for arm in planned] == [
         (1, None), (3, None), (3, ("opt-out", 2)), (3, ("opt-out", 5)), (3, ("power-cut", 30)),
     ]  # fmt: skip
+
+
+def epoch(*, ended: bool, useful_j: float, wasted_j: float) -> dict[str, Any]:
+    at = "2026-01-28T02:00:00+00:00" if ended else None
+    return {"ended_at": at, "accuracy": 0.5 if ended else None, "useful_j": useful_j, "wasted_j": wasted_j, "idle_j": 1.0}
+
+
+def test_what_was_drawn_in_the_epoch_that_time_ran_out_in_counts_like_the_rest() -> None:
+    versions = [{"number": number, "digest": f"d{number}"} for number in range(4)]
+    books = [epoch(ended=True, useful_j=100.0, wasted_j=5.0), epoch(ended=False, useful_j=60.0, wasted_j=40.0)]
+    found = outcome(Arm(name="cut", nodes=2), books, versions, rounds=4, wall_s=9.0, cuts=3)
+    assert (found.ended, found.done, found.accuracy, found.digest) == (1, 0.75, 0.5, "d3")
+    assert (found.useful_j, found.wasted_j, found.idle_j) == (160.0, 45.0, 2.0)
+    twice = outcome(Arm(name="cut", nodes=2), [*books, books[0]], versions, rounds=4, wall_s=9.0, cuts=3)
+    assert (twice.useful_j, twice.wasted_j) == (130.0, 25.0)
+
+
+def test_a_run_in_which_no_epoch_ended_has_no_energy_per_epoch() -> None:
+    books = [epoch(ended=False, useful_j=60.0, wasted_j=40.0)]
+    none = outcome(Arm(name="cut", nodes=2), books, [{"number": 1, "digest": "d1"}], rounds=4, wall_s=9.0, cuts=3)
+    assert (none.ended, none.useful_j) == (0, 60.0)
+    rows = churn_rows([ALONE, PEACE, none])
+    assert (rows[2]["useful Wh/epoch"], rows[2]["wasted Wh/epoch"], rows[2]["energy"]) == ("no epoch", "no epoch", "")
+    assert [row["Wh/epoch"] for row in peers_rows([PEACE, none])] == ["1.000", "no epoch"]
 
 
 def test_bits_are_compared_among_the_runs_that_came_to_their_end() -> None:
