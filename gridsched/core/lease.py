@@ -17,7 +17,21 @@ from enum import StrEnum
 
 from gridsched.core.errors import IllegalMove, LeaseLost
 
-__all__ = ["LIVE", "Lease", "LeaseReason", "LeaseState", "end", "grant", "hold", "offer", "pause", "renew", "renewed_until", "resume"]
+__all__ = [
+    "LAST_WORDS",
+    "LIVE",
+    "Lease",
+    "LeaseReason",
+    "LeaseState",
+    "end",
+    "grant",
+    "hold",
+    "offer",
+    "pause",
+    "renew",
+    "renewed_until",
+    "resume",
+]
 
 
 class LeaseState(StrEnum):
@@ -76,6 +90,8 @@ class LeaseReason(StrEnum):
 
 
 LIVE = (LeaseState.OFFERED, LeaseState.ACTIVE, LeaseState.PAUSED)
+LAST_WORDS = (LeaseReason.OUTRUN, LeaseReason.JOB_ENDED, LeaseReason.ROUND_CLOSED, LeaseReason.TOO_STALE, LeaseReason.SUPERSEDED)
+"""Why a lease is taken from a node that did nothing wrong: what it has drawn until it hears of it is still its own."""
 _ENDS = (LeaseState.HANDED_OVER, LeaseState.RELEASED, LeaseState.EXPIRED, LeaseState.REVOKED)
 
 
@@ -126,8 +142,8 @@ class Lease:
 
     @property
     def awaits_last_words(self) -> bool:
-        """Whether it was outrun and is not settled: what its node has drawn until then may not have been heard yet."""
-        return self.reason is LeaseReason.OUTRUN and not self.settled
+        """Whether it was taken away and is not settled: what its node has drawn until then may not have been heard yet."""
+        return self.state is LeaseState.REVOKED and self.reason in LAST_WORDS and not self.settled
 
     def draws_w(self) -> float:
         """The power this lease counts against the target: offered leases reserve what they will draw."""

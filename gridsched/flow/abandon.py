@@ -1,4 +1,7 @@
-"""A unit that will not be merged: its leases are revoked, and what was drawn for it is paid and booked as wasted."""
+"""A unit that will not be merged: its leases are revoked, and what was drawn for it is paid and booked as wasted.
+
+A node that is at it is paid when it has said what it drew until it heard of that, or when its time is over.
+"""
 
 from dataclasses import replace
 from datetime import datetime

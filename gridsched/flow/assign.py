@@ -8,7 +8,7 @@ from gridsched.core.consent import Consent
 from gridsched.core.facts import Fact, LeaseOffered, LeasePaused, LeaseResumed, NodeAbsent, ZoneObserved
 from gridsched.core.fleet import Node, NodeReason, Plan, Presence, jitter_share, plan
 from gridsched.core.job import Job
-from gridsched.core.lease import LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
+from gridsched.core.lease import LAST_WORDS, LIVE, Lease, LeaseReason, LeaseState, end, offer, pause, renew, resume
 from gridsched.core.policy import Decision, Policy, Reason
 from gridsched.core.round import Round, RoundState
 from gridsched.core.timing import JobSchedule
@@ -263,9 +263,9 @@ def sweep(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
         if now >= lease.expires_at:
             why = LeaseReason.MAX_DURATION if lease.expires_at >= lease.ends_at else LeaseReason.NODE_SILENT
             facts += close_lease(tx, now, lease, LeaseState.EXPIRED, why)
-    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
+    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LAST_WORDS):
         if now >= lease.expires_at:
-            facts += settle.settle_outrun(tx, now, lease)
+            facts += settle.settle_alone(tx, now, lease)
     return facts + _pause_unwatched(tx, now, rules) + local.holders_came(tx, now) + advance.cut_short(tx, now)
 
 
@@ -292,7 +292,7 @@ def restart(tx: Tx, now: datetime, *, rules: Rules) -> list[Fact]:
     for presence in tx.find(Presence):
         register_at = presence.register_at and min(presence.register_at, now)
         tx.put(replace(presence, seen_at=now if presence.present else presence.seen_at, register_at=register_at, cut_at=None))
-    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LeaseReason.OUTRUN):
+    for lease in tx.find(Lease, state=LeaseState.REVOKED, settled=False, reason=LAST_WORDS):
         tx.put(replace(lease, changed_at=min(lease.changed_at, now), expires_at=now + rules.lease_ttl))  # time for its last words
     _forget_the_future(tx, now)
     return _pause_unwatched(tx, now, rules) + (audit.stop(tx, now) if rules.trust is None else [])

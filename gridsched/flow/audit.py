@@ -15,7 +15,7 @@ from gridsched.core.facts import AuditEnded, AuditOpened, Fact
 from gridsched.core.fleet import Node, Presence
 from gridsched.core.job import Job, kind_of_runtime
 from gridsched.core.lease import Lease, LeaseReason, LeaseState
-from gridsched.core.round import Epoch, Round, RoundState
+from gridsched.core.round import Round, RoundState
 from gridsched.core.trust import AuditReason, AuditResult, Judgement, Vote, audit_chance, choose, drawn, judge, votes_needed
 from gridsched.core.work import UnitKind, UnitState, WorkUnit
 from gridsched.flow import advance, settle
@@ -319,22 +319,12 @@ def _go_on(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
 
 
 def _withdraw(tx: Tx, now: datetime, audit: WorkUnit, result: AuditResult) -> list[Fact]:
-    facts = abandon(tx, now, audit, LeaseReason.SUPERSEDED)
-    _book(tx, audit)
-    return [*facts, _ended(now, audit, result, "")]
+    return [*abandon(tx, now, audit, LeaseReason.SUPERSEDED), _ended(now, audit, result, "")]
 
 
 def _pay(tx: Tx, now: datetime, audit: WorkUnit) -> list[Fact]:
     """An audit is paid like other work; its energy is booked as an abandoned unit's is, since nothing of it is merged."""
-    facts = settle.settle_unit(tx, now, replace(audit, state=UnitState.ABANDONED))
-    _book(tx, audit)
-    return facts
-
-
-def _book(tx: Tx, audit: WorkUnit) -> None:
-    spent_j = sum(lease.energy_j for lease in tx.find(Lease, unit_id=audit.unit_id))
-    epoch = tx.must(Epoch, audit.spec.job_id, audit.spec.epoch)
-    tx.put(replace(epoch, audit_j=epoch.audit_j + spent_j))
+    return settle.settle_unit(tx, now, replace(audit, state=UnitState.ABANDONED))
 
 
 def _ended(now: datetime, unit: WorkUnit, result: AuditResult, detail: str) -> AuditEnded:

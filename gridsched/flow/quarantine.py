@@ -160,7 +160,7 @@ def _leave_unpaid(tx: Tx, now: datetime, node_id: str) -> list[Fact]:
     for lease in tx.find(Lease, node_id=node_id, state=_ENDED, settled=False):
         unpaid = replace(lease, reason=LeaseReason.QUARANTINED)
         tx.put(unpaid)
-        facts += settle.settle_outrun(tx, now, unpaid) if lease.awaits_last_words else []
+        facts += settle.settle_alone(tx, now, unpaid) if lease.awaits_last_words else []
     return facts
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from gridsched.core.errors import Conflict
 from gridsched.core.facts import EnergyMetered, EpochFinished, Fact, RewardPosted
 from gridsched.core.fleet import Presence
-from gridsched.core.lease import Lease, LeaseReason, LeaseState
+from gridsched.core.lease import LAST_WORDS, Lease, LeaseState
 from gridsched.core.ledger import GENESIS, OPERATOR, Account, Transfer, TransferKind, apply, node_account, seal
 from gridsched.core.reward import carried_on, due_micro, most_micro, paid_energy_j
 from gridsched.core.round import Epoch
@@ -15,7 +15,7 @@ from gridsched.core.work import UnitState, WorkUnit
 from gridsched.core.zone import ZoneState
 from gridsched.ports import Tx
 
-__all__ = ["finish_epoch", "record", "reserve", "settle_outrun", "settle_unit", "unbook"]
+__all__ = ["finish_epoch", "record", "reserve", "settle_alone", "settle_unit", "unbook"]
 
 _RELIABILITY_MEMORY = 0.9
 _WELL_ENDED = (LeaseState.RELEASED, LeaseState.HANDED_OVER)
@@ -44,7 +44,7 @@ def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     """Pay every lease of a closed unit, and book its energy as useful, wasted or idle.
 
     Steps that were run again because a node was lost share the unit's energy with those that counted, step for step; all of
-    an abandoned unit's energy is wasted. Energy drawn in good faith is paid either way. Outrun leases follow when their nodes were heard.
+    an abandoned unit's energy is wasted. Energy drawn in good faith is paid either way. Leases taken from nodes at work follow.
     """
     leases = [lease for lease in tx.find(Lease, unit_id=unit.unit_id) if not lease.settled and not lease.awaits_last_words]
     facts: list[Fact] = []
@@ -60,8 +60,8 @@ def settle_unit(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
     return facts + _book_energy(tx, now, unit, settled, useful=share, units=int(accepted))
 
 
-def settle_outrun(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
-    """Pay a lease whose copy, or original, was faster, once its node has been heard or its time is over. All its energy was wasted."""
+def settle_alone(tx: Tx, now: datetime, lease: Lease) -> list[Fact]:
+    """Pay a lease that was taken from a node at work, once that has been heard or its time is over. All its energy was wasted."""
     unit = tx.must(WorkUnit, lease.unit_id)
     paid, facts = _settle_lease(tx, now, lease)
     return facts + _book_energy(tx, now, unit, [paid], useful=0.0, units=0)
@@ -134,8 +134,8 @@ def _remember_node(tx: Tx, lease: Lease) -> float:
 
 
 def _ended_well(lease: Lease, presence: Presence) -> bool | None:
-    """None where it says nothing of the node: another was faster, and the node has been heard of since."""
-    if lease.reason is LeaseReason.OUTRUN and presence.seen_at is not None and presence.seen_at >= lease.changed_at:
+    """None where it says nothing of the node: its work was not wanted any more, and it has been heard of since."""
+    if lease.reason in LAST_WORDS and presence.seen_at is not None and presence.seen_at >= lease.changed_at:
         return None
     return lease.state in _WELL_ENDED
 
@@ -154,6 +154,7 @@ def _book_energy(tx: Tx, now: datetime, unit: WorkUnit, leases: Sequence[Lease],
             reward_micro=epoch.reward_micro + sum(_payable_micro(lease, _held(tx, lease)) for lease in leases),
             cost_micro=epoch.cost_micro + cost,
             units=epoch.units + units,
+            audit_j=epoch.audit_j + (split["wasted"] if unit.audits else 0.0),
         )
     )
     zone = leases[0].zone if leases else ""

@@ -172,10 +172,12 @@ class Group:
     def _book_lost(self, lease: Lease, delta_j: float, since: datetime, at: datetime) -> str | None:
         """Of what the register says for ``since`` to ``at``, the part before the lease's end is the lease's; the rest is nobody's."""
         share = (min(lease.changed_at, lease.expires_at) - since) / (at - since)
-        if delta_j <= 0 or share <= 0:
-            return None
-        self._lost[lease.lease_id] = replace(lease, **self._charge(lease, delta_j * min(share, 1.0), worked=True))
-        return lease.lease_id
+        owned_j = delta_j * min(max(share, 0.0), 1.0)
+        if owned_j > 0:
+            lease = replace(lease, **self._charge(lease, owned_j, worked=True))
+        if owned_j > 0 or lease.awaits_last_words:
+            self._lost[lease.lease_id] = lease
+        return lease.lease_id if owned_j > 0 else None
 
     def _charge(self, lease: Lease, delta_j: float, *, worked: bool) -> _Changes:
         """What further energy changes in ``lease``; the zone's day is charged too."""
@@ -241,7 +243,7 @@ class Group:
         tx.put(*self._readings.values())
         for lease in self._lost.values():
             if lease.awaits_last_words:
-                self.facts += settle.settle_outrun(tx, self.now, lease)
+                self.facts += settle.settle_alone(tx, self.now, lease)
         for zone, (energy_j, money_micro) in sorted(self._spent.items()):
             state = self.desk.zones.get(zone)
             if state is not None:

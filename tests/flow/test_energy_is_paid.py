@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 
 from gridsched.core.errors import GridschedError
-from gridsched.core.facts import LeaseResumed, NodePresent, RewardPosted
+from gridsched.core.facts import AuditEnded, EnergyMetered, LeaseResumed, NodePresent, RewardPosted
 from gridsched.core.fleet import Presence
 from gridsched.core.lease import Lease, LeaseState
-from gridsched.core.ledger import Transfer, TransferKind
+from gridsched.core.ledger import OPERATOR, Account, Transfer, TransferKind
 from gridsched.core.meter import MeterReading
 from gridsched.core.reward import most_micro
 from gridsched.core.round import Epoch
@@ -18,8 +18,12 @@ from gridsched.core.units import micro_from_rate
 from gridsched.core.zone import ZoneState
 from gridsched.flow import admit, assign, collect, settle
 from gridsched.flow.collect import Checked
+from gridsched.testing import check_invariants
 from gridsched.wire import ConsentChoice, LeaseReport, MeterReport, Sync, UpdateNotice
 from tests.flow.conftest import B, House, of
+from tests.flow.test_audits import ALWAYS, one_unit, worker
+from tests.flow.test_audits import finish as finish_unit
+from tests.flow.test_copies import parting
 
 GOOD = Checked(norm=1.0)
 
@@ -104,6 +108,57 @@ def test_energy_drawn_before_a_lease_was_lost_is_paid_when_its_node_is_back(hous
     house.sync()
     _, facts = house.do(partial(collect.update, node_id="pc", message=notice(house.held()), checked=GOOD, rules=house.rules))
     assert {f.lease_id: f.energy_j for f in of(facts, RewardPosted)} == {lost.lease_id: 4500.0, "j.r0.u0.l2": 0.0}
+
+
+@pytest.mark.parametrize(("heard", "paid_j"), [(True, 3400.0), (False, 2000.0)])
+def test_what_was_drawn_until_a_job_was_cancelled_is_paid_and_booked_when_its_node_has_said_so(
+    house: House, heard: bool, paid_j: float
+) -> None:
+    house.job()
+    lease = house.working()
+    house.clock.advance(timedelta(seconds=25))
+    house.sync(step=3, register_j=2000.0)
+    house.clock.advance(timedelta(seconds=15))
+    assert not of(house.do(partial(admit.cancel, job_id="j"))[1], RewardPosted)
+    if heard:
+        facts = parting(house, lease, steps=5, register_j=3400.0)
+        assert not of(parting(house, lease, steps=5, register_j=3400.0), RewardPosted), "said twice, paid once"
+    else:
+        house.clock.advance(house.rules.lease_ttl)
+        facts = house.do(partial(assign.sweep, rules=house.rules))[1]
+    assert [(f.lease_id, f.energy_j) for f in of(facts, RewardPosted)] == [(lease.lease_id, paid_j)]
+    assert {f.use: f.energy_j for f in of(facts, EnergyMetered)} == {"wasted": paid_j}
+    (epoch,) = house.rows(Epoch)
+    assert (epoch.useful_j, epoch.wasted_j, epoch.reward_micro) == (0.0, paid_j, of(facts, RewardPosted)[0].amount_micro)
+    assert house.rows(Account, account_id=OPERATOR)[0].debits_pending == 0
+    assert (house.rows(Presence)[0].reliability == 1.0) is heard, "only a node that has vanished is less reliable for it"
+    with house.store.read() as tx:
+        check_invariants(tx)
+
+
+def test_what_an_auditor_drew_until_its_audit_was_withdrawn_is_paid_and_counted_as_an_audit_s(house: House) -> None:
+    house.rules = replace(house.rules, trust=ALWAYS)
+    for name in ("pc", "old"):
+        house.join(name)
+    house.job(method=one_unit(), test_samples=0, test_dataset=None)
+    house.surplus(1000)
+    house.tick()
+    first = worker(house)
+    finish_unit(house, first)
+    house.tick()
+    auditor = "old" if first == "pc" else "pc"
+    house.sync(auditor, register_j=0.0)
+    lease = house.held(auditor)
+    house.clock.advance(timedelta(seconds=20))
+    house.sync(auditor, step=2, register_j=1500.0)
+    house.clock.advance(timedelta(seconds=10))
+    house.rules = replace(house.rules, trust=None)
+    _, facts = house.do(partial(assign.restart, rules=house.rules))
+    assert [fact.result for fact in of(facts, AuditEnded)] == ["withdrawn"]
+    facts = parting(house, lease, steps=4, register_j=2400.0)
+    assert [(f.lease_id, f.energy_j) for f in of(facts, RewardPosted)] == [(lease.lease_id, 2400.0)]
+    (epoch,) = house.rows(Epoch)
+    assert (epoch.useful_j, epoch.wasted_j, epoch.audit_j) == (0.0, 2400.0, 2400.0)
 
 
 def test_a_stranger_s_lease_gets_none_of_my_energy(house: House) -> None:

@@ -11,7 +11,7 @@ from gridsched.core.lease import Lease, LeaseReason, LeaseState
 from gridsched.core.ledger import Transfer, TransferKind
 from gridsched.core.trust import Auditing
 from gridsched.core.work import UnitState, WorkUnit
-from gridsched.flow import quarantine
+from gridsched.flow import assign, quarantine
 from tests.flow.conftest import House, of
 from tests.flow.test_audits import finish, one_unit
 
@@ -62,7 +62,10 @@ def test_whoever_has_gone_on_from_it_already_stops_and_is_paid_and_the_unit_begi
     site.surplus(1000.0)
     site.tick()
     site.sync("honest", register_j=1500.0)
-    paid = {fact.lease_id: fact.node_id for fact in of(finish(site, "honest"), RewardPosted)}
+    facts = finish(site, "honest")
+    site.clock.advance(site.rules.lease_ttl)  # its time for last words
+    facts += site.do(partial(assign.sweep, rules=site.rules))[1]
+    paid = {fact.lease_id: fact.node_id for fact in of(facts, RewardPosted)}
     assert paid[taken.lease_id] == "honest"
     assert set(paid.values()) == {"honest"}
 

@@ -32,6 +32,7 @@ from gridsched.flow import advance, assign, collect, timing
 from gridsched.flow.collect import Checked
 from gridsched.wire import UpdateNotice
 from tests.flow.conftest import A, B, C, House, of
+from tests.flow.test_copies import parting
 
 STREAM = Method(epochs=1, batch_size=8, samples_per_unit=64, units_per_round=3, quorum=2, max_staleness=2)
 NODES = ("n1", "n2", "n3")
@@ -186,16 +187,18 @@ def test_a_unit_that_could_no_longer_be_merged_stops_and_is_trained_again_from_t
     house.sync("n3", register_j=0.0)
     house.clock.advance(timedelta(seconds=5))
     house.sync("n3", step=3, register_j=400.0)
-    slow = unit_of(house, "n3")
+    slow, lease = unit_of(house, "n3"), house.held("n3")
     finish(house, "n1")
     assert of(merge(house), UnitStale) == []
     finish(house, "n1")
+    house.clock.advance(timedelta(seconds=2))
     facts = merge(house, "d" * 64)
     assert [(f.unit_id, f.staleness) for f in of(facts, UnitStale)] == [("j.e0.u1", 2), (slow.unit_id, 2)]
     ends = {f.unit_id: (f.state, f.reason) for f in of(facts, LeaseEnded)}
     assert ends[slow.unit_id] == ("revoked", "too_stale")
-    assert sum(f.energy_j for f in of(facts, RewardPosted)) == 400.0, "it was drawn in good faith"
-    assert {f.use: f.energy_j for f in of(facts, EnergyMetered)} == {"wasted": 400.0}
+    facts = parting(house, lease, steps=4, register_j=600.0)
+    assert sum(f.energy_j for f in of(facts, RewardPosted)) == 600.0, "it was drawn in good faith"
+    assert {f.use: f.energy_j for f in of(facts, EnergyMetered)} == {"wasted": 600.0}
     assert house.rows(WorkUnit, unit_id=slow.unit_id)[0].state is UnitState.ABANDONED
     (anew,) = house.rows(WorkUnit, unit_id=f"{slow.unit_id}.v2")
     assert (anew.state, anew.spec.base, anew.spec.start, anew.spec.stop) == (UnitState.OPEN, "d" * 64, slow.spec.start, slow.spec.stop)
@@ -337,7 +340,7 @@ def sweep(house: House) -> list[Fact]:
 
 def test_a_round_whose_time_of_grace_is_over_merges_what_it_has(house: House) -> None:
     site(house, GRACE, samples=192)
-    late = unit_of(house, "n3").unit_id
+    late, lease = unit_of(house, "n3").unit_id, house.held("n3")
     house.sync("n3", register_j=0.0)
     finish(house, "n1")
     finish(house, "n2")
@@ -348,7 +351,8 @@ def test_a_round_whose_time_of_grace_is_over_merges_what_it_has(house: House) ->
     facts = sweep(house)
     assert [(f.units, f.samples) for f in of(facts, RoundCutShort)] == [(1, 64)]
     assert {(f.unit_id, f.state, f.reason) for f in of(facts, LeaseEnded)} == {(late, "revoked", "round_closed")}
-    assert sum(f.energy_j for f in of(facts, RewardPosted)) == 900.0
+    facts = parting(house, lease, steps=6, register_j=1300.0)
+    assert sum(f.energy_j for f in of(facts, RewardPosted)) == 1300.0
     assert {f.use for f in of(facts, EnergyMetered)} == {"wasted"}
     assert [f.samples for f in of(merge(house), RoundMerged)] == [128]
     assert sweep(house) == []

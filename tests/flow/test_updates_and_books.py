@@ -39,6 +39,7 @@ from gridsched.flow.retain import named
 from gridsched.wire import ConsentChoice, Join, MeterReport, UpdateNotice
 from tests.flow.conftest import A, B, C, House, of
 
+from tests.flow.test_copies import parting
 GOOD = Checked(norm=1.0)
 
 
@@ -280,8 +281,10 @@ def test_a_cancelled_job_revokes_its_leases_and_pays_what_was_drawn(house: House
 
 def test_the_books_balance_and_the_chain_verifies(house: House) -> None:
     house.job(samples=256)
+    lease = house.held()
     house.working()
     finish_round(house)
+    facts = parting(house, lease, steps=2, register_j=3600.0)
     chain = sorted(house.rows(Transfer), key=lambda t: t.sequence)
     assert verify(chain) is None
     accounts = {a.account_id: a for a in house.rows(Account)}
