@@ -8,6 +8,7 @@ import msgspec
 
 from gridsched import config
 from gridsched.core.errors import BlobCorrupt, ConfigError, Unreachable
+from gridsched.core.settings import Settings
 from gridsched.node.client import PIECE_BYTES, Client
 
 __all__ = ["Operator", "connect"]
@@ -50,23 +51,44 @@ class Operator(Client):
 
 
 def connect(*, url: str | None = None, token: str | None = None, site: Path | None = None) -> Operator:
-    """The daemon that the options, else the environment, else the site's folder name. Raises `ConfigError` where none does."""
+    """The daemon that the options name, else the environment, else the site in this folder.
+
+    A ``site`` that is given is meant: the environment's address and token are not for it. Its own token goes to no address but its own.
+    Raises `ConfigError` where nothing names a daemon, or no token is for the address that was named.
+    """
     told = config.client()
-    url, token, site = url or told.url, token or told.token, site or told.site
+    if site is None:
+        url, token, site = url or told.url, token or told.token, told.site
     if site is None and not url and Path(config.FILE).is_file():
         site = Path()
     if site is not None and not (url and token):
         settings = config.load(site)
-        running = settings.site.data / "url"
-        written = running.read_text(encoding="utf-8").strip() if running.is_file() else ""
-        url = url or written or f"http://{settings.web.host}:{settings.web.port}"
-        if token is None and settings.token_file.is_file():
-            token = settings.token_file.read_text(encoding="utf-8").strip()
+        own = _address(settings)
+        if not token and (not url or url.rstrip("/") == own):
+            return Operator(own, _token(settings))
+        url = url or own
     if not url:
         raise ConfigError(
             "which daemon? Name its site with --site DIR, or its address with --url and --token (or GRIDSCHED_URL, GRIDSCHED_TOKEN)"
         )
-    return Operator(url, token or "")
+    if not token:
+        raise ConfigError(
+            f"{url} needs a token: give it with --token, or with GRIDSCHED_TOKEN where no --site is named; "
+            "a site's own operator.token is sent to that site's address alone"
+        )
+    return Operator(url, token)
+
+
+def _address(settings: Settings) -> str:
+    """Where a site's daemon says it is, else where it will be."""
+    running = settings.site.data / "url"
+    written = running.read_text(encoding="utf-8").strip() if running.is_file() else ""
+    return (written or f"http://{settings.web.host}:{settings.web.port}").rstrip("/")
+
+
+def _token(settings: Settings) -> str:
+    """The token that a site's maker left there; empty where there is none."""
+    return settings.token_file.read_text(encoding="utf-8").strip() if settings.token_file.is_file() else ""
 
 
 def _json(content: bytes, where: str) -> Any:

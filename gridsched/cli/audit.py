@@ -25,8 +25,8 @@ def audit(
 ) -> None:
     """Compute an accepted unit again from its version, program and samples, and compare the result bit for bit.
 
-    Over a site's folder no daemon need run; with --url it is a daemon's unit. Ends with 0 where the result is the same,
-    1 where it differs, 2 where nobody can say from here or nothing could be compared.
+    Over a site's folder no daemon need run; with --url, or $GRIDSCHED_URL where --site is not given, it is a daemon's unit.
+    Ends with 0 where the result is the same, 1 where it differs, 2 where nobody can say from here or nothing could be compared.
     """
     from gridsched import auditor
 
@@ -36,7 +36,7 @@ def audit(
         def on_step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
 
-        if url or config.client().url:
+        if url or (site is None and config.client().url):
             with closing(connect(url=url, token=token, site=site)) as daemon:
                 found = auditor.audit_at(daemon, unit, runtime=runtime, on_step=on_step)
         else:

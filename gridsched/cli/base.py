@@ -26,8 +26,13 @@ err = Console(stderr=True, highlight=False)
 SiteOption = Annotated[
     Path | None, typer.Option("--site", help="The site's folder; default $GRIDSCHED_SITE, or this folder if it is a site.")
 ]
-UrlOption = Annotated[str | None, typer.Option("--url", help="The daemon's address; default $GRIDSCHED_URL, or the site's.")]
-TokenOption = Annotated[str | None, typer.Option("--token", help="Default $GRIDSCHED_TOKEN, or the site's operator.token.")]
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The daemon's address; default that of --site, else $GRIDSCHED_URL, else the default site's.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option("--token", help="Default $GRIDSCHED_TOKEN where --site is not given, else at the site's own address its operator.token."),
+]
 
 
 def _version(wanted: bool) -> None:
