@@ -57,8 +57,8 @@ def epochs(
 @app.command()
 def day(
     date: Annotated[str, typer.Option(help="A day in UTC, such as 2018-01-28; default: the last one with facts.")] = "",
-    zone: Annotated[str, typer.Option(help="Default: the site's first zone.")] = "",
-    job: Annotated[str, typer.Option(help="Whose epochs to draw; default: the job that ran last.")] = "",
+    zone: Annotated[str, typer.Option(help="Default: the job's, else the site's first zone.")] = "",
+    job: Annotated[str, typer.Option(help="Whose epochs to draw; default: the job of the zone that ran last.")] = "",
     picture: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("day.png"),
     attribution: Annotated[str, typer.Option(help="Who the figures are from; stands below the picture.")] = "",
     site: SiteOption = None,
@@ -69,10 +69,11 @@ def day(
 
     with _reading(site) as (settings, tx):
         start = _midnight(tx, date)
-        facts = facts_between(tx, start, start + timedelta(days=1))
-        chosen = job or _latest_job(tx, start + timedelta(days=1))
+        end = start + timedelta(days=1)
+        place = _zone(tx, zone, job) or settings.zones[0].name
+        chosen = job or _latest_job(tx, place, end)
         drawn = tx.find(Epoch, job_id=chosen, order="number") if chosen else []
-        plot(picture, facts, zone=zone or settings.zones[0].name, epochs=drawn, attribution=attribution)
+        plot(picture, facts_between(tx, start, end), zone=place, epochs=drawn, attribution=attribution)
     out.print(f"{picture} shows {start:%Y-%m-%d} (UTC)")
 
 
@@ -80,23 +81,24 @@ def day(
 def worth(job_id: Annotated[str, typer.Argument(metavar="JOB")], site: SiteOption = None) -> None:
     """What a job's energy cost, what waiting for surplus saved, and what storage would have made of it."""
     from gridsched.core.facts import ZoneObserved
-    from gridsched.report.reading import facts_between
+    from gridsched.report.reading import facts_between, job_ended_at
     from gridsched.report.worth import worth as weigh
 
     with _reading(site) as (_, tx):
         found = _epochs(tx, job_id)
         ran_in = tx.must(Job, job_id).spec.zone
-        until = found[-1].ended_at or datetime.max.replace(tzinfo=UTC)
+        until = job_ended_at(tx, job_id) or datetime.max.replace(tzinfo=UTC)  # a cancelled job's last epoch never ends
         facts = facts_between(tx, found[0].started_at, until)
     result = weigh([f for f in facts if isinstance(f, ZoneObserved) and f.zone == ran_in], found)
     grid = Table("", "", title=f"Was {job_id} worth its energy?", show_header=False)
     grid.add_row("useful / drawn in its zone", f"{result.useful_kwh:.4g} / {result.drawn_kwh:.4g} kWh")
-    grid.add_row("cost at the prices of its hours", _eur(result.cost_eur))
-    grid.add_row("cost if run at once", _eur(result.at_once_eur))
-    grid.add_row("avoided by waiting for surplus", _eur(result.avoided_eur))
+    unknown = "not known, a price is missing" if result.drawn_kwh else "nothing was drawn"
+    grid.add_row("cost at the prices of its hours", _eur(result.cost_eur, unknown))
+    grid.add_row("cost if run at once", _eur(result.at_once_eur, unknown))
+    grid.add_row("avoided by waiting for surplus", _eur(result.avoided_eur, unknown))
     for name, (low, high) in result.stored_kwh.items():
         grid.add_row(f"{name} would have given back", f"{low:.4g} to {high:.4g} kWh" if low < high else f"{low:.4g} kWh")
-    grid.add_row("best case of a battery, after its cost", _eur(result.battery_gain_eur))
+    grid.add_row("best case of a battery, after its cost", _eur(result.battery_gain_eur, unknown))
     out.print(grid)
     if result.battery_better:
         out.print("On energy alone: no. A battery would have earned more with it; the model must be worth at least that.")
@@ -153,10 +155,23 @@ def _midnight(tx: "Tx", date: str) -> datetime:
     return last.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _latest_job(tx: "Tx", before: datetime) -> str:
-    begun = [epoch for epoch in tx.find(Epoch) if epoch.started_at < before]
+def _zone(tx: "Tx", zone: str, job_id: str) -> str:
+    """The zone that was asked for, or that of the job; empty where neither was named."""
+    if not job_id:
+        return zone
+    job = tx.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id}; see gridsched job list")
+    if zone and zone != job.spec.zone:
+        raise InvalidInput(f"job {job_id} runs in zone {job.spec.zone} and not in {zone}; leave out --zone or --job")
+    return job.spec.zone
+
+
+def _latest_job(tx: "Tx", zone: str, before: datetime) -> str:
+    jobs = {job.job_id for job in tx.find(Job, zone=zone)}
+    begun = [epoch for epoch in tx.find(Epoch) if epoch.job_id in jobs and epoch.started_at < before]
     return max(begun, key=lambda epoch: epoch.started_at).job_id if begun else ""
 
 
-def _eur(amount: float | None) -> str:
-    return "not known, a price is missing" if amount is None else f"{amount:.5f} EUR"
+def _eur(amount: float | None, unknown: str) -> str:
+    return unknown if amount is None else f"{amount:.5f} EUR"

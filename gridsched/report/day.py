@@ -1,6 +1,7 @@
 """The picture of a day: what the grid did, what was allowed and drawn, what each node did, and what came of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 
 from gridsched.core.errors import NotFound
-from gridsched.core.facts import Fact, LeaseEnded, LeasePaused, ZoneObserved
+from gridsched.core.facts import EnergyMetered, Fact, LeaseEnded, LeasePaused, RewardPosted, RewardReversed, ZoneObserved
 from gridsched.core.round import Epoch
 from gridsched.core.units import MICRO, kwh
 from gridsched.report import lanes
+from gridsched.report.reading import in_zone
 from gridsched.report.strips import Strip, crashes, node_strips, without_gaps
 from gridsched.report.worth import drawn
 
@@ -38,16 +40,19 @@ def plot(
 ) -> Path:
     """Draw ``zone`` over the time that ``facts`` (in order of commit) observed it, as a PNG at ``path``.
 
-    ``epochs`` are the records of one job. Without ``title`` the picture says what it found. Raises `NotFound` where no control
-    tick of the zone is among the facts. Times are those of ``timezone``.
+    Facts from before, and those of other zones, are neither drawn nor counted. ``epochs`` are the records of one job of the zone; of one
+    that reaches beyond that time only what was metered in it is drawn. Without ``title`` the picture says what it found.
+    Raises `NotFound` where no control tick of the zone is among the facts. Times are those of ``timezone``.
     """
-    observed = [f for f in facts if isinstance(f, ZoneObserved) and f.zone == zone]
+    own = in_zone(facts, zone)
+    observed = [f for f in own if isinstance(f, ZoneObserved)]
     if not observed:
         raise NotFound(f"no control tick of zone {zone} lies in that time; choose another day or zone")
     start, end = observed[0].at, max(observed[-1].at, observed[0].at + timedelta(minutes=1))
-    told = node_strips(facts, until=end)
+    told = node_strips(own, until=end)
     strips = {node_id: _tidy(told[node_id], start, end) for node_id in list(told)[:MOST_NODES]}
-    shown = [e for e in epochs if e.started_at < end and (e.ended_at is None or e.ended_at > start)]
+    within = [e for e in epochs if e.started_at < end and (e.ended_at is None or e.ended_at > start)]
+    shown = [_part(e, own, start, max(end, facts[-1].at)) for e in within]
     figure = Figure(figsize=(12.5, 9.2 + 0.26 * max(0, len(strips) - 3)), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     rows = _rows(figure, len(strips))
@@ -58,10 +63,31 @@ def plot(
     lanes.energy(rows[4], shown, until=end)
     lanes.accuracy(rows[5], shown)
     _time_axis(rows, start, end, shown, timezone)
-    _words(figure, title or _finding(observed, shown), _subtitle(facts, observed, shown, timezone), attribution, timezone)
+    _words(figure, title or _finding(observed, shown), _subtitle(own, observed, timezone), attribution, timezone)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": "gridsched", "Title": title or _finding(observed, shown)})
     return path
+
+
+def _part(epoch: Epoch, facts: Sequence[Fact], start: datetime, end: datetime) -> Epoch:
+    """``epoch`` as far as it lies in ``[start, end]``: what was metered of it there, and no end that was still to come."""
+    over = epoch.ended_at is not None and epoch.ended_at <= end
+    if over and epoch.started_at >= start:
+        return epoch
+    whose = (epoch.job_id, epoch.number)
+    metered = [f for f in facts if isinstance(f, EnergyMetered) and f.at >= start and (f.job_id, f.epoch) == whose]
+    part = replace(
+        epoch,
+        started_at=max(epoch.started_at, start),
+        useful_j=_joules(metered, "useful"),
+        wasted_j=_joules(metered, "wasted"),
+        idle_j=_joules(metered, "idle"),
+    )
+    return part if over else replace(part, ended_at=None, loss=None, accuracy=None)
+
+
+def _joules(metered: Sequence[EnergyMetered], use: str) -> float:
+    return sum(f.energy_j for f in metered if f.use == use)
 
 
 def _tidy(strips: Sequence[Strip], start: datetime, end: datetime) -> list[Strip]:
@@ -115,20 +141,34 @@ def _finding(observed: Sequence[ZoneObserved], epochs: Sequence[Epoch]) -> str:
     return f"{what}, {inside:.0%} of the energy drawn while there was surplus" if power.energy_j else "Nothing was drawn"
 
 
-def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], epochs: Sequence[Epoch], timezone: tzinfo) -> str:
-    whole_j = sum(e.useful_j + e.wasted_j + e.idle_j for e in epochs)
-    useful = sum(e.useful_j for e in epochs) / whole_j if whole_j else 0.0
+def _subtitle(facts: Sequence[Fact], observed: Sequence[ZoneObserved], timezone: tzinfo) -> str:
+    """When and where, and what the zone took and did from its first tick on."""
+    start = observed[0].at
+    before, during = [f for f in facts if f.at < start], [f for f in facts if f.at >= start]
     counts = (
-        (sum(isinstance(f, LeasePaused) for f in facts), "pause"),
-        (sum(isinstance(f, LeaseEnded) and f.state == "handed_over" for f in facts), "hand-over"),
-        (len(crashes(facts)), "crash"),
+        (sum(isinstance(f, LeasePaused) for f in during), "pause"),
+        (sum(isinstance(f, LeaseEnded) and f.state == "handed_over" for f in during), "hand-over"),
+        (len(crashes(facts)) - len(crashes(before)), "crash"),
     )
     told = ", ".join(_count(number, word) for number, word in counts)
-    cost, paid = sum((e.cost_micro for e in epochs), 0.0), sum(e.reward_micro for e in epochs)
-    money = f"{_money(cost)} at spot prices, {_money(paid)} paid to consumers"
-    began = observed[0].at.astimezone(timezone)
+    began = start.astimezone(timezone)
     when = f"{began:%A, {began.day} %B %Y}, {observed[0].zone}"
-    return "   ·   ".join((when, f"{kwh(whole_j):.3g} kWh metered, {useful:.0%} useful", money, told))
+    return "   ·   ".join((when, _energy(observed, during), _paid(observed, during), told))
+
+
+def _energy(observed: Sequence[ZoneObserved], facts: Sequence[Fact]) -> str:
+    metered = [f for f in facts if isinstance(f, EnergyMetered)]
+    whole_j = sum(f.energy_j for f in metered)
+    told = f"{kwh(drawn(observed).energy_j):.3g} kWh drawn"
+    return f"{told}, {_joules(metered, 'useful') / whole_j:.0%} useful" if whole_j else told
+
+
+def _paid(observed: Sequence[ZoneObserved], facts: Sequence[Fact]) -> str:
+    power = drawn(observed)
+    cost = f"{_money(power.cost_eur * MICRO)} at spot prices" if power.priced_j == power.energy_j else "a spot price is missing"
+    paid = sum(f.amount_micro for f in facts if isinstance(f, RewardPosted))
+    taken_back = sum(f.amount_micro for f in facts if isinstance(f, RewardReversed))
+    return f"{cost}, {_money(paid - taken_back)} paid to consumers"
 
 
 def _count(number: int, word: str) -> str:

@@ -149,7 +149,7 @@ def _says(strip: Strip) -> str:
 
 
 def energy(axes: Axes, epochs: Sequence[Epoch], *, until: datetime) -> None:
-    """A stacked bar for each epoch, as wide as it lasted: useful, wasted and idle energy."""
+    """A stacked bar for each epoch, as wide as it lasted in this time: useful, wasted and idle energy."""
     scale, unit = (3.6e6, "kWh") if max((_whole_j(e) for e in epochs), default=0.0) >= 3.6e6 else (3600.0, "Wh")
     for epoch in epochs:
         start, end = days(epoch.started_at), days(epoch.ended_at or until)
@@ -165,7 +165,7 @@ def energy(axes: Axes, epochs: Sequence[Epoch], *, until: datetime) -> None:
     heading(
         axes,
         "Energy per epoch",
-        [(unit, MUTED), ("each as wide as it lasted:", MUTED), ("useful", "#007A59"), ("wasted", RED), ("idle", MUTED)],
+        [(unit, MUTED), ("of this time, each as wide as it lasted:", MUTED), ("useful", "#007A59"), ("wasted", RED), ("idle", MUTED)],
     )
 
 
@@ -181,7 +181,8 @@ def accuracy(axes: Axes, epochs: Sequence[Epoch]) -> None:
     low = min(values)
     axes.set_ylim(max(0.0, low - 8), 104)
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:.0f}%")
-    for number, above, side in {(0, -15, "left"), (len(known) - 1, 6, "right")}:  # the last one may lie on the picture's edge
+    labels = {0: (-15, "left"), len(known) - 1: (6, "right")}  # the last one may lie on the picture's edge; an only one is told once
+    for number, (above, side) in labels.items():
         label, place = f"{values[number]:.1f}%", (times[number], values[number])
         axes.annotate(label, place, xytext=(0, above), textcoords="offset points", ha=side, color=BLUE, fontsize=9.5, fontweight="bold")
 

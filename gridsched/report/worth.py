@@ -56,7 +56,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
-    """A run's energy against its alternatives; None where some price is not known.
+    """A run's energy against its alternatives; None where nothing was drawn, or some price is not known.
 
     ``cost_eur``: at the prices of its hours. ``at_once_eur``: as much energy from the first tick on without pausing, at the highest
     power leased. ``avoided_eur``: the difference. ``stored_kwh``: what each kind of storage would have given back of it (low, high).
