@@ -4,13 +4,16 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from gridsched.core.errors import InvalidInput
+from gridsched import remote
+from gridsched.core.errors import Conflict, GridschedError, InvalidInput
 from gridsched.core.quantity import duration
 from gridsched.core.units import utc
+from gridsched.node.state import HomeLock
 from gridsched.plugins import shipped
 
 __all__ = ["DAY", "LEAD_S", "SPEED", "Profile", "profiles", "write_profile", "write_site"]
@@ -36,7 +39,10 @@ class Profile:
 
 
 def write_site(folder: Path, *, speed: float) -> None:
-    """Make ``folder`` a site that replays `DAY` at ``speed``. What an earlier demo left there is removed; anything else is not touched."""
+    """Make ``folder`` a site that replays `DAY` at ``speed``. What an earlier demo left there is removed; anything else is not touched.
+
+    Raises `InvalidInput` for a folder of anything else, and `Conflict` where the earlier demo still runs.
+    """
     _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     template = shipped("examples") / "demo"
@@ -91,4 +97,16 @@ def _clear(folder: Path) -> None:
         return
     if not (folder / "gridsched.toml").is_file() or 'name = "demo"' not in (folder / "gridsched.toml").read_text(encoding="utf-8"):
         raise InvalidInput(f"{folder} is neither empty nor the site of an earlier demo; choose another folder with --out")
+    if _runs(folder):
+        raise Conflict(f"the demo in {folder} still runs; end it with the kill command it printed, or choose another folder with --out")
     shutil.rmtree(folder)
+
+
+def _runs(folder: Path) -> bool:
+    """Whether an agent or the daemon of the site is up, as ``--keep`` leaves them."""
+    if any(HomeLock(lock.parent).held() for lock in folder.glob("nodes/*/lock")):
+        return True
+    if (folder / "data" / "url").is_file():
+        with suppress(GridschedError), closing(remote.connect(site=folder)) as daemon:
+            return bool(daemon.get("/v1/status"))
+    return False

@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 
 from gridsched.config import load
-from gridsched.core.errors import InvalidInput
+from gridsched.core.errors import Conflict, InvalidInput
 from gridsched.demo.site import DAY, LEAD_S, SPEED, profiles, write_profile, write_site
 from gridsched.node.settings import read_settings
+from gridsched.node.state import HomeLock
 from gridsched.plugins import load_policy
+from tests.web.conftest import fresh_house
 
 
 def test_the_site_is_valid_and_its_day_begins_after_the_lead(tmp_path: Path) -> None:
@@ -42,6 +44,32 @@ def test_an_earlier_demo_is_replaced_and_anything_else_is_refused(tmp_path: Path
     with pytest.raises(InvalidInput, match="choose another folder with --out"):
         write_site(tmp_path / "mine", speed=SPEED)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_demo_whose_agent_still_runs_is_left_alone(tmp_path: Path) -> None:
+    write_site(tmp_path, speed=SPEED)
+    written = (tmp_path / "gridsched.toml").read_text()
+    home = tmp_path / "nodes" / "pc"
+    home.mkdir(parents=True)
+    with HomeLock(home), pytest.raises(Conflict, match=r"still runs.*--out"):
+        write_site(tmp_path, speed=2 * SPEED)
+    assert home.is_dir()
+    assert (tmp_path / "gridsched.toml").read_text() == written
+    write_site(tmp_path, speed=2 * SPEED)
+    assert not home.exists()
+
+
+def test_a_demo_whose_daemon_still_answers_is_left_alone(tmp_path: Path) -> None:
+    write_site(tmp_path, speed=SPEED)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "operator.token").write_text("viewer\n")
+    with fresh_house() as house:
+        (tmp_path / "data" / "url").write_text(f"{house.url}\n")
+        with pytest.raises(Conflict, match="still runs"):
+            write_site(tmp_path, speed=SPEED)
+    assert (tmp_path / "operator.token").is_file()
+    write_site(tmp_path, speed=SPEED)
+    assert not (tmp_path / "operator.token").exists()
 
 
 @pytest.mark.parametrize("speed", [0.0, 9.9, 20_001.0, float("nan")])
