@@ -38,8 +38,8 @@ from gridsched.flow.collect import Checked
 from gridsched.flow.retain import named
 from gridsched.wire import ConsentChoice, Join, MeterReport, UpdateNotice
 from tests.flow.conftest import A, B, C, House, of
-
 from tests.flow.test_copies import parting
+
 GOOD = Checked(norm=1.0)
 
 
@@ -271,8 +271,10 @@ def test_a_cancelled_job_revokes_its_leases_and_pays_what_was_drawn(house: House
     house.working()
     house.clock.advance(timedelta(seconds=60))
     house.sync(step=2, register_j=3600.0)
+    lease = house.held()
     _, facts = house.do(partial(admit.cancel, job_id="j"))
     assert [f.state for f in of(facts, LeaseEnded)] == ["revoked"]
+    facts = parting(house, lease, steps=2, register_j=3600.0)
     assert [f.energy_j for f in of(facts, RewardPosted)] == [3600.0]
     assert {f.use for f in of(facts, EnergyMetered)} == {"wasted"}
     assert {u.state for u in house.rows(WorkUnit)} == {UnitState.ABANDONED}
@@ -281,10 +283,8 @@ def test_a_cancelled_job_revokes_its_leases_and_pays_what_was_drawn(house: House
 
 def test_the_books_balance_and_the_chain_verifies(house: House) -> None:
     house.job(samples=256)
-    lease = house.held()
     house.working()
     finish_round(house)
-    facts = parting(house, lease, steps=2, register_j=3600.0)
     chain = sorted(house.rows(Transfer), key=lambda t: t.sequence)
     assert verify(chain) is None
     accounts = {a.account_id: a for a in house.rows(Account)}
