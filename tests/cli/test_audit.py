@@ -96,7 +96,8 @@ def test_an_honest_unit_is_right_bit_for_bit_at_its_daemon_and_from_the_sites_fi
     for extra in ("-wal", "-shm"):
         if (site / "data" / f"site.sqlite{extra}").exists():
             (site / "data" / f"site.sqlite{extra}").rename(site / "data" / f"gridsched.sqlite{extra}")
-    offline = CliRunner().invoke(app, ["audit", UNIT, "--site", str(site)])
+    elsewhere = {"GRIDSCHED_URL": "http://127.0.0.1:9", "GRIDSCHED_TOKEN": "viewer"}  # a site that is named needs no daemon all the same
+    offline = CliRunner().invoke(app, ["audit", UNIT, "--site", str(site)], env=elsewhere)
     assert offline.exit_code == 0, offline.output
     assert "bit for bit" in offline.output
 
