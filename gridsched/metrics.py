@@ -6,7 +6,7 @@ What each metric is good for, and its limits, is in ``grafana/README.md``; a tes
 """
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,6 +65,7 @@ from gridsched.core.facts import (
 )
 from gridsched.core.fleet import NodeReason
 from gridsched.core.round import Epoch
+from gridsched.core.rule import Policy
 from gridsched.core.work import UnitKind
 
 __all__ = ["KEEP_EPOCHS", "KEEP_JOBS", "Metrics"]
@@ -150,8 +151,8 @@ _Labels = tuple[str, ...]
 class Metrics:
     """A registry of its own and ``observe``, which the daemon calls with every committed fact, from one thread.
 
-    Counters start at 0 with the process, as Prometheus expects; ``recall`` brings back what is kept per epoch. ``expose`` may
-    be called from any thread.
+    Counters start at 0 with the process, as Prometheus expects; ``recall`` brings back what is kept per epoch, and which policies
+    are in force. ``expose`` may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -173,17 +174,19 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def recall(self, epochs: Sequence[Epoch]) -> None:
-        """Set what is kept per epoch from stored records, before the first fact is observed.
+    def recall(self, epochs: Sequence[Epoch], policies: Iterable[Policy]) -> None:
+        """Set what is kept per epoch from stored records, and name the policies in force, before the first fact is observed.
 
         Counters stay at 0: what they counted before the restart is Prometheus's to remember.
         """
+        for policy in policies:
+            self._policy(policy.zone, policy.name, policy.digest)
         for epoch in sorted(epochs, key=lambda e: (e.started_at, e.job_id, e.number)):
             self._begin_epoch(epoch.job_id, epoch.number)
             self._book_epoch(epoch.job_id, epoch.number, epoch.useful_j, epoch.wasted_j, epoch.idle_j)
             self._set_epoch(EPOCH_COST, epoch.cost_micro, epoch.job_id, epoch.number)
             if epoch.ended_at is not None:
-                self._set_epoch(EPOCH_REWARD, epoch.reward_micro, epoch.job_id, epoch.number)
+                self._close_epoch(epoch.job_id, epoch.number, epoch.reward_micro, epoch.audit_j)
             self._quality(epoch.job_id, epoch.number, epoch.loss, epoch.accuracy)
 
     def observe(self, fact: Fact) -> None:  # noqa: C901 - one line or two for each fact, as flat as a table
@@ -232,12 +235,11 @@ class Metrics:
                 self._quality(fact.job_id, fact.epoch, fact.loss, fact.accuracy)
             case EpochFinished():
                 self._book_epoch(fact.job_id, fact.epoch, fact.useful_j, fact.wasted_j, fact.idle_j)
-                self._set_epoch(EPOCH_REWARD, fact.reward_micro, fact.job_id, fact.epoch)
-                self._set_epoch(EPOCH_AUDIT, fact.audit_j, fact.job_id, fact.epoch)
+                self._close_epoch(fact.job_id, fact.epoch, fact.reward_micro, fact.audit_j)
             case PolicyDecided():
                 self._add(DECISIONS, 1, fact.zone, fact.reason)
             case PolicyLoaded():
-                self._policy(fact)
+                self._policy(fact.zone, fact.policy, fact.digest)
             case ReadingsStored():
                 self._add(READINGS, fact.count, fact.source, fact.signal)
             case ReadingsDropped():
@@ -280,21 +282,30 @@ class Metrics:
         self._signals(fact)
 
     def _signals(self, fact: ZoneObserved) -> None:
-        """A signal that no longer counts loses its value (unknown is not zero) and grows older from tick to tick."""
+        """A signal that does not count has no value (unknown is not zero); one that is needed grows older from tick to tick.
+
+        What was never seen is as old as the first tick, so that a restart does not hide that it is missing. What neither counts nor is
+        needed has no age: nobody waits for it.
+        """
         for signal, value in fact.signals.items():
             self._set(SIGNAL, value, fact.zone, signal)
             self._seen[(fact.zone, signal)] = fact.at
-        for (zone, signal), seen_at in self._seen.items():
-            if zone == fact.zone:
-                self._set(SIGNAL_AGE, (fact.at - seen_at).total_seconds(), zone, signal)
-                if signal not in fact.signals:
-                    self._remove(SIGNAL, zone, signal)
+        for signal in fact.needed:
+            self._seen.setdefault((fact.zone, signal), fact.at)
+        for zone, signal in [key for key in self._seen if key[0] == fact.zone]:
+            if signal not in fact.signals:
+                self._remove(SIGNAL, zone, signal)
+            if signal in fact.signals or signal in fact.needed:
+                self._set(SIGNAL_AGE, (fact.at - self._seen[zone, signal]).total_seconds(), zone, signal)
+            else:
+                del self._seen[zone, signal]
+                self._remove(SIGNAL_AGE, zone, signal)
 
-    def _policy(self, fact: PolicyLoaded) -> None:
-        if fact.zone in self._policies:
-            self._remove(POLICY, *self._policies[fact.zone])
-        self._policies[fact.zone] = (fact.zone, fact.policy, fact.digest)
-        self._set(POLICY, 1, *self._policies[fact.zone])
+    def _policy(self, zone: str, name: str, digest: str) -> None:
+        if zone in self._policies:
+            self._remove(POLICY, *self._policies[zone])
+        self._policies[zone] = (zone, name, digest)
+        self._set(POLICY, 1, *self._policies[zone])
 
     def _energy(self, fact: EnergyMetered) -> None:
         self._add(ENERGY, fact.energy_j, self._job(fact.job_id), fact.zone, fact.use)
@@ -313,6 +324,10 @@ class Metrics:
     def _book_epoch(self, job_id: str, epoch: int, useful_j: float, wasted_j: float, idle_j: float) -> None:
         for use, joules in (("useful", useful_j), ("wasted", wasted_j), ("idle", idle_j)):
             self._set_epoch(EPOCH_ENERGY, joules, job_id, epoch, use)
+
+    def _close_epoch(self, job_id: str, epoch: int, reward_micro: int, audit_j: float) -> None:
+        self._set_epoch(EPOCH_REWARD, reward_micro, job_id, epoch)
+        self._set_epoch(EPOCH_AUDIT, audit_j, job_id, epoch)
 
     def _begin_epoch(self, job_id: str, epoch: int) -> None:
         """Series begin at 0 before they are counted up: ``increase()`` does not see the first step of one that begins at 1."""

@@ -74,7 +74,7 @@ def tick(
     facts += [*started, *_copy_all(tx, now, idle, jobs, decision, rules, left_w=target_w - busy_w)]
     facts += _ask_back(tx, now, seats, chosen, work, decision, rules)
     timing.stand(tx, now, decision, {job.job_id for job in jobs})
-    return [*facts, observe(tx, now, decision, signals or {})]
+    return [*facts, observe(tx, now, decision, policy, signals or {})]
 
 
 def again(tx: Tx, now: datetime, zone: str, *, policy: Policy, rules: Rules) -> list[Fact]:

@@ -9,13 +9,14 @@ from gridsched.core.facts import ZoneObserved
 from gridsched.core.fleet import DeviceState, Node, NodeReason, Presence
 from gridsched.core.job import Job, JobState
 from gridsched.core.lease import LIVE, Lease, LeaseState
-from gridsched.core.policy import Decision
+from gridsched.core.policy import Decision, Policy
+from gridsched.core.signal import SignalKind
 from gridsched.ports import Tx
 
 __all__ = ["misfit", "observe", "reason_of"]
 
 
-def observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, float]) -> ZoneObserved:
+def observe(tx: Tx, now: datetime, decision: Decision, policy: Policy, signals: Mapping[str, float]) -> ZoneObserved:
     """The zone at a control tick: what was allowed, leased and drawn, and why its nodes work or do not."""
     nodes = tx.find(Node, zone=decision.zone, revoked_at=None)
     ids = tuple(node.node_id for node in nodes)
@@ -46,7 +47,15 @@ def observe(tx: Tx, now: datetime, decision: Decision, signals: Mapping[str, flo
         reason=decision.reason.value,
         signals=dict(signals),
         nodes=dict(sorted(reasons.items())),
+        needed=_needed(decision, policy),
     )
+
+
+def _needed(decision: Decision, policy: Policy) -> tuple[str, ...]:
+    """A limit binds only while there is one, and an alarm must be known where it is required or was heard before."""
+    heard = {seen.signal for seen in decision.inputs}
+    free = {SignalKind.LIMIT} if policy.alarm.required or SignalKind.ALARM in heard else {SignalKind.LIMIT, SignalKind.ALARM}
+    return tuple(kind.value for kind in policy.signals if kind not in free)
 
 
 def reason_of(

@@ -26,6 +26,7 @@ from gridsched.core.facts import (
 )
 from gridsched.core.round import Epoch
 from gridsched.metrics import KEEP_EPOCHS, KEEP_JOBS, Metrics
+from tests.core.policies import policy
 
 NOW = datetime(2018, 1, 28, 2, 0, tzinfo=UTC)
 KINDS: list[type[Fact]] = [
@@ -66,6 +67,7 @@ def tick(at: datetime, **changes: Any) -> ZoneObserved:
         reason="surplus",
         signals={"price": -12.02, "surplus": 350.0},
         nodes={"working": 2, "opted_out": 1},
+        needed=("price", "surplus"),
     )
     return replace(fact, **changes)
 
@@ -117,6 +119,29 @@ def test_a_signal_that_no_longer_counts_loses_its_value_and_ages_until_it_is_bac
     assert value(metrics, "gridsched_signal", **price) == -12.02
 
 
+def test_a_needed_signal_that_was_missing_at_a_restart_ages_from_the_first_tick_on() -> None:
+    metrics = Metrics()
+    price = {"zone": "de-lu", "signal": "price"}
+    for minutes in (0, 20):
+        metrics.observe(tick(NOW + timedelta(minutes=minutes), signals={"surplus": 1.0}))
+        assert value(metrics, "gridsched_signal_age_seconds", **price) == 60 * minutes
+    assert value(metrics, "gridsched_signal", **price) is None
+
+
+def test_a_signal_that_an_edited_policy_needs_no_longer_takes_its_series_along() -> None:
+    metrics = Metrics()
+    carbon = {"zone": "de-lu", "signal": "carbon"}
+    for zone in ("de-lu", "at"):
+        metrics.observe(tick(NOW, zone=zone, signals={"carbon": 90.0, "price": 1.0}, needed=("carbon", "price")))
+    metrics.observe(tick(NOW + timedelta(minutes=20), signals={"price": 1.0}, needed=("price",)))
+    assert value(metrics, "gridsched_signal", **carbon) is None
+    assert value(metrics, "gridsched_signal_age_seconds", **carbon) is None
+    assert value(metrics, "gridsched_signal_age_seconds", zone="de-lu", signal="price") == 0
+    assert value(metrics, "gridsched_signal_age_seconds", zone="at", signal="carbon") == 0, "another zone's policy needs it still"
+    metrics.observe(tick(NOW + timedelta(minutes=21), signals={"price": 1.0}, needed=("carbon", "price")))
+    assert value(metrics, "gridsched_signal_age_seconds", **carbon) == 0, "needed again, it is waited for from now on"
+
+
 def test_cost_falls_while_prices_are_negative_and_energy_only_grows() -> None:
     metrics = Metrics()
     for cost in (500, -800):
@@ -165,24 +190,27 @@ def test_a_restart_brings_back_the_epochs_and_leaves_the_counters_at_zero() -> N
         opened(0),
         metered(energy_j=80.0, cost_micro=-9),
         VersionEvaluated(at=NOW, job_id="digits", version=4, epoch=0, loss=0.3, accuracy=0.91, samples=360),
-        EpochFinished(at=NOW, job_id="digits", epoch=0, useful_j=80.0, wasted_j=0.0, idle_j=0.0, reward_micro=5),
+        EpochFinished(at=NOW, job_id="digits", epoch=0, useful_j=80.0, wasted_j=9.0, idle_j=0.0, reward_micro=5, audit_j=7.0),
         opened(1),
         metered(epoch=1, energy_j=12.0, cost_micro=1),
     ):
         before.observe(fact)
     first = Epoch(
-        job_id="digits", number=0, started_at=NOW, ended_at=NOW, useful_j=80.0, reward_micro=5, cost_micro=-9, loss=0.3, accuracy=0.91
-    )
-    after.recall([Epoch(job_id="digits", number=1, started_at=NOW, useful_j=12.0, cost_micro=1), first])
+        job_id="digits", number=0, started_at=NOW, ended_at=NOW, useful_j=80.0, wasted_j=9.0, reward_micro=5, cost_micro=-9, loss=0.3,
+        accuracy=0.91, audit_j=7.0,
+    )  # fmt: skip
+    after.recall([Epoch(job_id="digits", number=1, started_at=NOW, useful_j=12.0, cost_micro=1), first], [])
     for name in (
+        "gridsched_epoch_audit_joules",
         "gridsched_epoch_energy_joules",
         "gridsched_epoch_cost_micro",
         "gridsched_epoch_reward_micro",
         "gridsched_epoch_accuracy_ratio",
     ):
         for epoch in ("0", "1"):
-            labels = {"job_id": "digits", "epoch": epoch} | ({"use": "useful"} if "joules" in name else {})
+            labels = {"job_id": "digits", "epoch": epoch} | ({"use": "useful"} if "energy" in name else {})
             assert value(after, name, **labels) == value(before, name, **labels), (name, epoch)
+    assert value(after, "gridsched_epoch_audit_joules", job_id="digits", epoch="0") == 7
     assert value(after, "gridsched_epoch", job_id="digits") == 1
     assert value(after, "gridsched_model_accuracy_ratio", job_id="digits") == 0.91
     assert value(after, "gridsched_energy_joules_total", job_id="digits", zone="de-lu", use="useful") is None
@@ -207,6 +235,16 @@ def test_a_new_policy_takes_the_place_of_the_old_one() -> None:
         metrics.observe(PolicyLoaded(at=NOW, zone="de-lu", policy="surplus-first", digest=digest))
     assert value(metrics, "gridsched_policy_info", zone="de-lu", policy="surplus-first", digest="aa") is None
     assert value(metrics, "gridsched_policy_info", zone="de-lu", policy="surplus-first", digest="bb") == 1
+
+
+def test_a_restart_names_the_policies_in_force_though_they_are_not_new() -> None:
+    metrics, ruling = Metrics(), policy()
+    metrics.recall([], [ruling])
+    labels = {"zone": "demo", "policy": "test"}
+    assert value(metrics, "gridsched_policy_info", **labels, digest=ruling.digest) == 1
+    metrics.observe(PolicyLoaded(at=NOW, **labels, digest="bb"))
+    assert value(metrics, "gridsched_policy_info", **labels, digest=ruling.digest) is None
+    assert value(metrics, "gridsched_policy_info", **labels, digest="bb") == 1
 
 
 def test_a_source_is_degraded_until_it_recovers() -> None:

@@ -15,6 +15,7 @@ from gridsched.core.method import Method
 from gridsched.core.round import Epoch, Version
 from gridsched.core.settings import Control
 from gridsched.core.units import micro_from_rate
+from gridsched.daemon import Daemon
 from gridsched.testing import FaultPlan, Simulation, check_invariants
 from tests.sim.conftest import fast_folder
 
@@ -175,3 +176,20 @@ def test_reward_is_metered_energy_at_the_shown_rate(folder: Path) -> None:
         energy = micro_from_rate(fact.energy_j, 250_000)
         assert fact.amount_micro in (energy, energy + 1000), "energy at 0.25 EUR/kWh, plus the bonus for finishing"
     sim.close()
+
+
+def test_metrics_name_the_policy_and_a_signal_that_was_lost_before_a_restart(folder: Path) -> None:
+    sim = Simulation(folder)
+    sim.run_once(1000.0)
+    sim.close()
+    sim.clock.advance(timedelta(hours=1))
+    daemon = Daemon(sim.settings, clock=sim.clock, executor=sim.heavy)
+    daemon.start()
+    shown = daemon.metrics.registry.get_sample_value
+    digest = daemon.policies.by_zone["de-lu"].digest
+    assert shown("gridsched_policy_info", {"zone": "de-lu", "policy": "policy", "digest": digest}) == 1
+    for age_s in (0.0, 1200.0):
+        daemon.control("de-lu")
+        assert shown("gridsched_signal_age_seconds", {"zone": "de-lu", "signal": "surplus"}) == age_s
+        sim.clock.advance(timedelta(minutes=20))
+    daemon.close()

@@ -90,7 +90,10 @@ class PolicyDecided(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneObserved(Fact):
-    """The zone at a control tick: what was allowed, leased and drawn, and the signals behind it."""
+    """The zone at a control tick: what was allowed, leased and drawn, and the signals that count.
+
+    ``needed`` are the signals that its policy looks at and must know, whether they count or not.
+    """
 
     zone: str
     decision_id: str
@@ -100,6 +103,7 @@ class ZoneObserved(Fact):
     reason: str
     signals: dict[str, float]
     nodes: dict[str, int]
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
