@@ -1,8 +1,10 @@
 /** What a page remembers, and what it does where nothing can be stored, checked in Node; prints a line per check that fails. */
 
-import { Agent, type Past } from "../../browser/src/node/agent.ts";
+import { Unstored, admit } from "../../browser/src/join/admission.ts";
+import { Agent } from "../../browser/src/node/agent.ts";
 import type { Client } from "../../browser/src/node/client.ts";
-import { type Identity, LIMITS } from "../../browser/src/node/home.ts";
+import { type Home, type Identity, type Key, LIMITS, type Remembered } from "../../browser/src/node/home.ts";
+import { Keeper } from "../../browser/src/node/keeper.ts";
 import type { ToWorker } from "../../browser/src/node/pipe.ts";
 import type { ConsentChoice, Order, Orders, Sync } from "../../browser/src/node/wire.ts";
 import { check, end, equal } from "./checks.ts";
@@ -19,28 +21,32 @@ async function settled(): Promise<void> {
 /** A daemon, a store and a clock, and the pages that are opened with them one after another. */
 class Place {
     online = true;
-    full = false;
+    /** Whether nothing can be stored, or what cannot. */
+    full: boolean | Key = false;
+    /** The daemon's answer to a choice comes when this is over. */
+    slow: Promise<void> = Promise.resolve();
     order: Order | null = null;
     nowS = 0;
     wallMs = 1_800_000_000_000;
     readonly told: ConsentChoice[] = [];
     readonly devices: string[] = [];
     readonly posted: ToWorker[] = [];
-    readonly stored: Past = {};
+    readonly stored: Partial<Remembered> = {};
+    readonly home: Home = {
+        get: async () => undefined, // what earlier pages left is handed in
+        set: async (key, value) => {
+            if (this.full === true || this.full === key) throw new Error("no room");
+            Object.assign(this.stored, { [key]: structuredClone(value) });
+        },
+        erase: async () => undefined,
+    };
 
     /** A page that is opened now; its own clock begins anew. */
-    open(): Agent {
+    open(keeper = new Keeper(this.home)): Agent {
         this.nowS = 0;
         const agent = new Agent(
             {
-                home: {
-                    get: async () => undefined, // what earlier pages left is handed in
-                    set: async (key, value) => {
-                        if (this.full) throw new Error("no room");
-                        Object.assign(this.stored, { [key]: structuredClone(value) });
-                    },
-                    erase: async () => undefined,
-                },
+                keeper,
                 identity: IDENTITY,
                 client: this.client as unknown as Client,
                 trainer: { post: (message) => this.posted.push(message), restart: () => undefined },
@@ -74,6 +80,7 @@ class Place {
         },
         choose: async (choice: ConsentChoice) => {
             this.told.push(choice);
+            await this.slow;
             return this.answer();
         },
     };
@@ -126,6 +133,67 @@ await check("a choice of an older page, of which nobody knows when it was made, 
     place.stored.choice = { id: "old", optedIn: true, leftS: HOUR_S, minRewardMicroPerKwh: 0, sent: false };
     await place.pass(place.open(), 3);
     equal(place.told.map((choice) => choice.opted_in), [false]);
+});
+
+await check("a choice made while the one before is being answered is not taken for told, and holds when the page is opened again", async () => {
+    const place = new Place();
+    const page = place.open();
+    await place.pass(page, 2);
+    let answer = (): void => undefined;
+    place.slow = new Promise((resolve) => (answer = resolve));
+    page.choose(true);
+    await settled();
+    page.choose(false);
+    answer();
+    await settled();
+    equal([place.told.length, place.stored.choice?.optedIn, place.stored.choice?.sent], [1, false, false]);
+    place.told.length = 0;
+    const again = place.open();
+    equal(again.contact.optedIn, false);
+    await place.pass(again, 3);
+    equal([place.told.map((choice) => choice.opted_in), place.stored.choice?.sent], [[false], true]);
+});
+
+await check("a code is not used where the browser stores nothing", async () => {
+    const place = new Place();
+    const keeper = new Keeper(place.home);
+    let used = 0;
+    const join = async (): Promise<Identity> => ((used += 1), IDENTITY);
+    place.full = true;
+    const told = await admit(keeper, join).then(
+        () => "joined",
+        (error: unknown) => (error instanceof Unstored ? error.message : String(error)),
+    );
+    equal([told, used], ["no room", 0]);
+    place.full = false;
+    equal([await admit(keeper, join), used, place.stored.identity], [IDENTITY, 1, IDENTITY]);
+});
+
+await check("who has joined and could not be stored is told so, works on once there is room, and is stored then", async () => {
+    const place = new Place();
+    const keeper = new Keeper(place.home);
+    place.full = "identity";
+    equal(await admit(keeper, async () => IDENTITY), IDENTITY);
+    const page = place.open(keeper);
+    await place.pass(page, 3);
+    equal([page.stuck, place.devices.at(-1), place.stored.identity], ["no room", "disk_full", undefined]);
+    place.full = false;
+    await place.pass(page, 3);
+    equal([page.stuck, place.devices.at(-1), place.stored.identity], ["", "free", IDENTITY]);
+});
+
+await check("an opt-out that could not be stored is stored with whatever comes next, though the daemon is away", async () => {
+    const place = new Place();
+    const page = place.open();
+    await place.pass(page, 2);
+    place.online = false;
+    place.full = true;
+    page.choose(false);
+    await place.pass(page, 2);
+    place.full = false;
+    page.limit({ ...LIMITS, share: 0.5 });
+    await settled();
+    equal([page.stuck, place.stored.choice?.optedIn, place.stored.choice?.sent, place.stored.limits?.share], ["", false, false, 0.5]);
 });
 
 await check("one write that failed keeps an idle page from nothing once the next one succeeds", async () => {

@@ -72,6 +72,21 @@ def test_a_wrong_code_is_told_where_it_was_typed(visitor: Visitor, house: House)
 
 
 @pytest.mark.long
+def test_a_browser_that_stores_nothing_says_so_before_the_code_is_used(visitor: Visitor, house: House) -> None:
+    visitor.page.add_init_script(
+        """const put = IDBObjectStore.prototype.put;
+        IDBObjectStore.prototype.put = () => { throw new DOMException("no room", "QuotaExceededError"); };
+        window.makeRoom = () => { IDBObjectStore.prototype.put = put; };"""
+    )
+    visitor.page.goto(f"{house.url}/join#code={invited(house)}")
+    visitor.page.click("#join-button")
+    visitor.until(lambda: "stores nothing at the moment (no room)" in visitor.page.inner_text("#join-problem"))
+    visitor.page.evaluate("makeRoom()")
+    visitor.page.click("#join-button")
+    visitor.page.wait_for_selector("#switch:visible")
+
+
+@pytest.mark.long
 def test_a_code_typed_off_paper_needs_neither_capitals_nor_dashes(visitor: Visitor, house: House) -> None:
     visitor.page.goto(f"{house.url}/join")
     visitor.page.fill("#code", f" {invited(house).lower().replace('-', ' ')} ")

@@ -3,7 +3,9 @@
 import { Client } from "../node/client.ts";
 import { type Failure, asFailure, isOtherRelease } from "../node/errors.ts";
 import type { Identity } from "../node/home.ts";
+import type { Keeper } from "../node/keeper.ts";
 import { VERSION } from "../node/wire.ts";
+import { Unstored, admit } from "./admission.ts";
 import { find, write } from "./dom.ts";
 import type { Tongue } from "./strings.ts";
 
@@ -19,6 +21,7 @@ export interface Enrolment {
     tongue(): Tongue;
     /** The trainer's hardware class, once it is known. */
     runtime: Promise<string>;
+    keeper: Keeper;
     joined(identity: Identity): void;
     outdated(): void;
 }
@@ -73,7 +76,8 @@ async function submit(parts: Enrolment): Promise<void> {
     button.disabled = true;
     write(button, tongue.say("joining"));
     try {
-        parts.joined(await join(await parts.runtime, code, name, powerW));
+        const runtime = await parts.runtime;
+        parts.joined(await admit(parts.keeper, () => join(runtime, code, name, powerW)));
     } catch (error) {
         refused(parts, asFailure(error));
     } finally {
@@ -106,6 +110,7 @@ async function join(runtime: string, code: string, name: string, powerW: number)
 function refused(parts: Enrolment, failure: Failure): void {
     if (isOtherRelease(failure)) return parts.outdated();
     const tongue = parts.tongue();
+    if (failure instanceof Unstored) return write(find("join-problem"), tongue.say("no_room", { detail: failure.message }));
     const said = failure.name === "Conflict" ? tongue.say("name_taken") : failure.name === "Forbidden" ? tongue.say("bad_code") : failure.message;
     write(find("join-problem"), said);
     const field = failure.name === "Conflict" ? "name" : "code";

@@ -6,6 +6,7 @@ import { Client } from "../node/client.ts";
 import { Device, hindranceOf } from "../node/device.ts";
 import { asFailure } from "../node/errors.ts";
 import { BrowserHome, type Identity, type Limits } from "../node/home.ts";
+import { Keeper } from "../node/keeper.ts";
 import type { FromWorker, ToWorker } from "../node/pipe.ts";
 import { single } from "../node/single.ts";
 import type { Offer, Statement } from "../node/wire.ts";
@@ -27,6 +28,7 @@ const RELOADED = "gridsched.reloaded";
 const now = (): number => performance.now() / 1000;
 
 const home = new BrowserHome();
+const keeper = new Keeper(home);
 let tongue = new Tongue(languageOf(undefined));
 let node: Node | null = null;
 let waiting: { text: Text; values: Record<string, string>; action: Text | null } | null = null;
@@ -128,7 +130,7 @@ class Node {
         this.device = new Device(() => this.turn());
         this.agent = new Agent(
             {
-                home,
+                keeper,
                 identity,
                 client: this.client,
                 now,
@@ -355,10 +357,11 @@ async function begin(): Promise<void> {
     enrol({
         tongue: () => tongue,
         runtime,
+        keeper,
         outdated: () => void outdated(),
         joined: (joined) => {
             void navigator.storage?.persist?.();
-            void home.set("identity", joined).then(() => run(joined));
+            void run(joined).catch(broken);
         },
     });
 }
@@ -370,7 +373,7 @@ async function open(): Promise<void> {
     for (const code of ["en", "de"] as const) {
         find(`lang-${code}`).addEventListener("click", () => {
             speak(code);
-            void home.set("language", code);
+            void keeper.keep("language", code);
         });
     }
     find("wait-action").addEventListener("click", () => void (waiting?.action === "start_over" ? startOver() : location.reload()));

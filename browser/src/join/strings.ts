@@ -27,6 +27,8 @@ const en = {
     bad_power: "Give a power between 0.5 and 2000 watts.",
     no_code: "Enter the code of your invitation.",
     bad_code: "This code is not known here, has been used or has run out. Compare it once more, or ask your operator for a new one.",
+    no_room:
+        "This browser stores nothing at the moment ({detail}) and would not know you the next time. Make room, or leave the private window, and press again: the code has not been used.",
     name_taken: "A device of this name has joined already. Choose another name.",
     node_title: "Your device in the grid",
     take_part: "Take part",
@@ -164,6 +166,8 @@ const de: Record<Text, string> = {
     bad_power: "Bitte eine Leistung zwischen 0,5 und 2000 Watt angeben.",
     no_code: "Bitte den Code Ihrer Einladung eingeben.",
     bad_code: "Dieser Code ist hier nicht bekannt, schon benutzt oder abgelaufen. Bitte noch einmal vergleichen oder beim Betreiber einen neuen erfragen.",
+    no_room:
+        "Dieser Browser speichert im Moment nichts ({detail}) und würde Sie beim nächsten Mal nicht kennen. Bitte Platz schaffen oder das private Fenster verlassen und noch einmal drücken: Der Code ist noch nicht benutzt.",
     name_taken: "Ein Gerät dieses Namens ist schon dabei. Bitte einen anderen Namen wählen.",
     node_title: "Ihr Gerät im Netz",
     take_part: "Mitmachen",

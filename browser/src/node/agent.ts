@@ -10,8 +10,9 @@ import { type Hindrance, type Local, nextAction } from "./decide.ts";
 import { EnergyRegister } from "./energy.ts";
 import { backoffS } from "./backoff.ts";
 import { Held } from "./held.ts";
-import type { Choice, Finished, Home, Identity, Limits, Remembered } from "./home.ts";
+import type { Choice, Finished, Identity, Limits, Remembered } from "./home.ts";
 import { LIMITS } from "./home.ts";
+import type { Keeper } from "./keeper.ts";
 import type { FromWorker, Progress, ToWorker } from "./pipe.ts";
 import { Returns } from "./returns.ts";
 import type { DeviceState, HandOver, MeterReport, Order, Orders, Sync } from "./wire.ts";
@@ -31,7 +32,7 @@ export interface Trainer {
 }
 
 export interface AgentParts {
-    home: Home;
+    keeper: Keeper;
     identity: Identity;
     client: Client;
     trainer: Trainer;
@@ -68,9 +69,8 @@ export class Agent {
     private over: { leaseId: string; generation: number }[] = [];
     private parting: Held | null = null;
     private runs = 0;
-    /** Why the browser stores nothing, where it does not: of the worker's files, and of what the page itself remembers. */
+    /** Why the browser does not store the worker's files, where it does not. */
     private workerStuck = "";
-    private homeStuck = "";
     private lastDevice: DeviceState = "free";
     private effort: { leaseId: string; stepsExecuted: number };
     private countedBusyS = 0;
@@ -96,7 +96,7 @@ export class Agent {
             now: parts.now,
             wallMs: parts.wallMs,
             compose: () => this.compose(),
-            chosen: (choice) => void this.keep("choice", { ...choice, sent: true }),
+            chosen: (choice) => void this.parts.keeper.keep("choice", { ...choice, sent: true }),
             changed: parts.changed,
         });
         this.returns = new Returns(
@@ -106,9 +106,9 @@ export class Agent {
                 now: parts.now,
                 worker: (message) => parts.trainer.post(message),
                 meter: () => this.meter(),
-                keep: (outbox) => this.keep("outbox", [...outbox]),
+                keep: (outbox) => this.parts.keeper.keep("outbox", [...outbox]),
                 over: (leaseId, generation, refused) => this.onOver(leaseId, generation, refused),
-                accepted: () => void this.keep("accepted", ++this.accepted),
+                accepted: () => void this.parts.keeper.keep("accepted", ++this.accepted),
             },
             [...(past.outbox ?? [])],
         );
@@ -123,7 +123,7 @@ export class Agent {
         const leftS = optedIn && this.limits.hours > 0 ? this.limits.hours * 3600 : null;
         const choice: Choice = { id, optedIn, leftS, madeAtMs: this.parts.wallMs(), minRewardMicroPerKwh: 0, sent: false };
         this.contact.choose(choice);
-        void this.keep("choice", choice);
+        void this.parts.keeper.keep("choice", choice);
         this.tick();
     }
 
@@ -131,7 +131,7 @@ export class Agent {
     limit(limits: Limits): void {
         const again = limits.hours !== this.limits.hours && this.contact.optedIn;
         this.limits = limits;
-        void this.keep("limits", limits);
+        void this.parts.keeper.keep("limits", limits);
         const held = this.held;
         if (held !== null && held.mayGoOn) this.parts.trainer.post({ kind: "gate", open: true, share: this.share(held.order) });
         if (again) this.choose(true);
@@ -333,7 +333,7 @@ export class Agent {
         if (this.effort.leaseId !== held.order.lease_id || nowS - this.storedAtS > 1) {
             this.storedAtS = nowS;
             this.effort = { leaseId: held.order.lease_id, stepsExecuted: held.stepsExecuted };
-            void this.keep("effort", this.effort);
+            void this.parts.keeper.keep("effort", this.effort);
         }
     }
 
@@ -375,14 +375,14 @@ export class Agent {
     private async meter(): Promise<MeterReport | null> {
         this.count(this.parts.now());
         const { energyJ, powerW, atS } = this.register;
-        await this.keep("registerJ", energyJ);
+        await this.parts.keeper.keep("registerJ", energyJ);
         this.storedJ = energyJ;
         return { register_j: energyJ, age_s: (this.parts.now() - atS) * this.contact.speed, power_w: powerW, method: "estimated" };
     }
 
     /** Why the browser stores nothing, where it does not. */
     get stuck(): string {
-        return this.workerStuck || this.homeStuck;
+        return this.workerStuck || this.parts.keeper.stuck;
     }
 
     get energyJ(): number {
@@ -426,14 +426,5 @@ export class Agent {
             meter: { register_j: this.storedJ, age_s: 0, power_w: 0, method: "estimated" },
         };
         this.parts.client.lastWords(message);
-    }
-
-    private async keep<K extends keyof Remembered>(key: K, value: Remembered[K]): Promise<void> {
-        try {
-            await this.parts.home.set(key, value);
-            this.homeStuck = "";
-        } catch (error) {
-            this.homeStuck = error instanceof Error ? error.message : String(error);
-        }
     }
 }

@@ -19,7 +19,7 @@ export interface ContactParts {
     wallMs(): number;
     /** The sync as things stand, made at the moment it is sent. */
     compose(): Promise<Sync>;
-    /** The daemon has acknowledged the owner's choice. */
+    /** The daemon has acknowledged the owner's last choice. */
     chosen(choice: Choice): void;
     /** Something worth showing has changed. */
     changed(): void;
@@ -175,7 +175,8 @@ export class Contact {
 
     private async tell(choice: Choice): Promise<void> {
         const settle = (): void => {
-            if (this.unsent === choice) this.unsent = null;
+            if (this.unsent !== choice) return; // another was made meanwhile, which nobody has been told
+            this.unsent = null;
             this.parts.chosen(choice);
         };
         const nowS = this.parts.now();
