@@ -82,7 +82,7 @@ class Tx(Protocol):
         ...
 
     def store_readings(self, readings: Sequence[Reading]) -> int:
-        """Append readings; a repeat of the newest revision of its slot adds nothing. The number of new rows."""
+        """Append readings; the number of new rows. A repeat of its slot's newest revision adds none, unless a forecast would grow old."""
         ...
 
     def readings(self, zone: str, signal: SignalKind, start: datetime, end: datetime, *, known_at: datetime) -> list[Reading]:

@@ -1,7 +1,8 @@
 """Readings with both their times: when they hold, and when we learned them. Nothing is overwritten.
 
 A *slot* is what one source says, with one quality, of one signal over one interval; later rows of a slot revise earlier
-ones. Another source's value, or a forecast beside a measurement, is another slot: `gridsched.core.signal` ranks those.
+ones, or say of a forecast that it still stands. Another source's value, or a forecast beside a measurement, is another slot:
+`gridsched.core.signal` ranks those.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gridsched.core.signal import Reading, SignalKind
+from gridsched.core.signal import FORECAST_TRUST, Quality, Reading, SignalKind
 from gridsched.store.session import Session, Text
 from gridsched.store.statements import Statements
 from gridsched.store.tables import KINDS
@@ -20,6 +21,8 @@ __all__ = ["Revisions"]
 
 _READINGS = KINDS[Reading].table
 _SLOT = ("zone", "signal", "start", "end", "source", "quality")
+_SAID_AGAIN = FORECAST_TRUST / 6
+"""How old the row of a forecast becomes before one that says the same is kept beside it."""
 
 
 class Revisions:
@@ -37,7 +40,8 @@ class Revisions:
     def store(self, session: Session, readings: Sequence[Reading]) -> int:
         """Append what is new; returns how many rows that was.
 
-        A reading says something new where its slot's newest revision, as of the reading's own ``known_at``, had another value.
+        A reading says something new where its slot's newest revision, as of the reading's own ``known_at``, had another value; or
+        where that is a forecast which would be too old to be believed before its slot is over.
         """
         fresh: list[Reading] = []
         for _, group in groupby(sorted(readings, key=_by_series), key=lambda r: (r.zone, r.signal)):
@@ -53,7 +57,7 @@ class Revisions:
             first, last = min(r.start for r in learned.values()), max(r.end for r in learned.values())
             stored = self.known(session, readings[0].zone, readings[0].signal, first, last, known_at)
             before = {_slot(r): r for r in [*stored, *fresh]}
-            fresh += [r for slot, r in learned.items() if slot not in before or before[slot].value != r.value]
+            fresh += [r for slot, r in learned.items() if slot not in before or _says_more(r, before[slot])]
         return fresh
 
 
@@ -70,6 +74,14 @@ def _known(fields: Sequence[str]) -> sa.Select[Any]:
     )
     columns = [rows.c[name] for name in fields]
     return sa.select(*columns).where(rows.c.age == 1).order_by(rows.c.start, rows.c.end, rows.c.source, rows.c.quality)
+
+
+def _says_more(told: Reading, before: Reading) -> bool:
+    """Whether ``told`` changes what is known of its slot; a forecast that is told every few minutes is kept two or three times."""
+    if told.value != before.value:
+        return True
+    grows_old = told.quality is Quality.FORECAST and told.end - before.known_at > FORECAST_TRUST
+    return grows_old and told.known_at - before.known_at > _SAID_AGAIN
 
 
 def _by_series(reading: Reading) -> tuple[str, str, datetime]:

@@ -111,7 +111,7 @@ class SqlTx:
     # -- readings and facts
 
     def store_readings(self, readings: Sequence[Reading]) -> int:
-        """Append readings; a repeat of the newest revision of its slot adds nothing. The number of new rows."""
+        """Append readings; the number of new rows. A repeat of its slot's newest revision adds none, unless a forecast would grow old."""
         self._draft.send()
         return self._book.revisions.store(self._session, readings)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gridsched.core.signal import Quality, Reading, SignalKind
+from gridsched.core.signal import FORECAST_TRUST, Quality, Reading, SignalKind, is_fresh
 from gridsched.store.sql import SqlStore
 
 NOON = datetime(2018, 1, 28, 12, tzinfo=UTC)
@@ -77,6 +77,23 @@ def test_sources_and_qualities_stand_beside_each_other(store: SqlStore) -> None:
 def test_of_two_rows_for_one_slot_in_one_answer_the_later_counts(store: SqlStore) -> None:
     assert stored(store, price(0, 10.0), price(0, 12.0)) == 1
     assert [r.value for r in known(store, 60)] == [12.0]
+
+
+def test_a_forecast_that_is_told_again_unchanged_does_not_grow_old_and_takes_few_rows(store: SqlStore) -> None:
+    far = 47 * 4  # slots
+    told = [stored(store, price(far, 0.0, learned=60 * hour, quality=Quality.FORECAST)) for hour in range(48)]
+    assert [hour for hour, new in enumerate(told) if new] == [0, 7, 14]
+    (seen,) = known(store, 60 * 47, first=far, last=far + 1)
+    assert is_fresh(seen, NOON + timedelta(hours=47), timedelta(0))
+    (first,) = known(store, 60 * 6, first=far, last=far + 1)
+    assert first.known_at == NOON
+
+
+def test_no_other_repeat_is_kept_again(store: SqlStore) -> None:
+    near = int(FORECAST_TRUST / SLOT) - 1  # this one is believed to the end of its slot
+    rows = [price(near, 0.0, quality=Quality.FORECAST), price(2 * near, 0.0), price(2 * near, 0.0, quality=Quality.ESTIMATED)]
+    assert stored(store, *rows) == 3
+    assert stored(store, *(replace(row, known_at=row.known_at + timedelta(hours=30)) for row in rows)) == 0
 
 
 READINGS = st.builds(price, st.integers(0, 2), st.sampled_from([1.0, 2.0]), source=st.sampled_from(["a", "b"]))
