@@ -2,7 +2,8 @@
 
 A leaf switches on once its start threshold has been passed without a break for ``start_delay``, and off once it has been
 back behind its stop threshold for ``stop_delay`` (two thresholds and two delays, as evcc does for surplus charging). A signal
-that is stale or unknown switches it off at once: unknown is not surplus. ``step`` is the whole state machine, and pure.
+that is stale or unknown switches it off at once: unknown is not surplus. An alarm alone stays as it was: it is not over because
+nobody speaks of it. ``step`` is the whole state machine, and pure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,8 @@ def step(leaf: Leaf, before: LeafState | None, value: float | None, now: datetim
     """The leaf's next state, given its signal's value at ``now``; None means stale or unknown."""
     before = before or LeafState(on=False, since=now)
     if value is None:
-        return LeafState(on=False, since=now if before.on else before.since)
+        stays = before.on and leaf.signal is SignalKind.ALARM
+        return LeafState(on=stays, since=now if before.on and not stays else before.since)
     wants = leaf.passes(value, leaf.stop if before.on else leaf.start)
     if wants == before.on:
         return LeafState(on=before.on, since=before.since)

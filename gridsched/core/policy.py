@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from gridsched.core.condition import AllOf, AnyOf, Comparison, Condition, Leaf, LeafState, holds, leaves, step
 from gridsched.core.rule import AlarmRule, Budget, Draw, Policy, Reward, TopUp, day_start
-from gridsched.core.signal import UNIT, SignalKind, SignalState, Snapshot, is_fresh
+from gridsched.core.signal import UNIT, SignalKind, SignalState, Snapshot, is_fresh, why_stale
 from gridsched.core.units import J_PER_KWH, MICRO
 
 __all__ = [
@@ -105,6 +105,11 @@ class PolicyState:
 
     leaves: Mapping[str, LeafState] = field(default_factory=dict)
 
+    def after_a_gap(self, policy: Policy) -> "PolicyState":
+        """What is left of it where nobody has looked for a while: an alarm that held, which must be seen clear for its whole time."""
+        alarm = policy.alarm.leaf.key
+        return PolicyState(leaves={key: replace(leaf, pending_since=None) for key, leaf in self.leaves.items() if key == alarm})
+
     def to_json(self) -> str:
         """One line of JSON: ``{key: [on, since, pending_since]}``."""
         rows = {key: [s.on, s.since.isoformat(), s.pending_since and s.pending_since.isoformat()] for key, s in self.leaves.items()}
@@ -164,7 +169,7 @@ def evaluate(
 
     ``used`` is what today's budget has spent; ``paused`` is the operator's switch; ``wants_top_up`` says that some job
     would miss its deadline on surplus alone. Delays count from the ticks that saw the signal, so a daemon that was down
-    starts from an empty state.
+    starts from what `PolicyState.after_a_gap` leaves.
     """
     view = _look(policy, state, snapshot, now)
     outcome = _forbidden(view, used, paused=paused) or _limited(view, _larger(_surplus(view), _top_up(view, wanted=wants_top_up)))
@@ -234,11 +239,13 @@ def _forbidden(view: _View, used: Used, *, paused: bool) -> _Outcome | None:
 
 def _alarm(view: _View) -> _Outcome | None:
     rule = view.policy.alarm
-    if view.leaves[rule.leaf.key].on:
-        return _Outcome(Reason.ALARM, f"a grid alarm holds, or has not been clear for {_minutes(rule.clear_for)} yet")
-    heard = view.snapshot.get(SignalKind.ALARM) is not None
+    held = view.leaves[rule.leaf.key].on
+    heard = held or view.snapshot.get(SignalKind.ALARM) is not None
     if view.values[SignalKind.ALARM] is None and (heard or rule.required):
-        return _missing(view, SignalKind.ALARM)
+        lost = _missing(view, SignalKind.ALARM)
+        return replace(lost, detail=f"{lost.detail}; nothing is drawn until a source says whether there is one")
+    if held:
+        return _Outcome(Reason.ALARM, f"a grid alarm holds, or has not been clear for {_minutes(rule.clear_for)} yet")
     return None
 
 
@@ -306,7 +313,7 @@ def _larger(surplus: _Outcome, top_up: _Outcome | None) -> _Outcome:
 
 
 def _limited(view: _View, outcome: _Outcome) -> _Outcome:
-    """No more than the utility allows for now; it binds only while it holds, so where none is known there is none."""
+    """No more than the utility allows for now; it binds while it is fresh, so where none is known there is none."""
     limit_w = view.values[SignalKind.LIMIT]
     if limit_w is None or outcome.target_w <= limit_w:
         return outcome
@@ -322,7 +329,7 @@ def _missing(view: _View, kind: SignalKind) -> _Outcome:
     for source, value in _disputes(state, dict(view.policy.agree).get(kind, math.inf)):
         said = f"{state.source} says {state.value:g} {UNIT[kind]} and {source} says {value:g}"
         return _Outcome(Reason.DISPUTED_SIGNAL, f"{kind} is disputed: {said}; look which of the two is wrong")
-    return _Outcome(Reason.STALE_SIGNAL, f"{kind} from {state.source} is stale: its slot ended at {state.end:%Y-%m-%d %H:%M} UTC")
+    return _Outcome(Reason.STALE_SIGNAL, f"{kind} from {state.source} is stale: {why_stale(state, view.now)}")
 
 
 def _says(view: _View, leaf: Leaf, *, not_: str = "") -> str:

@@ -23,6 +23,7 @@ __all__ = ["AlarmRule", "Budget", "Draw", "Policy", "Reward", "SchedulingRule", 
 
 OBEYED = frozenset({SignalKind.ALARM, SignalKind.LIMIT})
 """What every policy obeys without naming it."""
+_STALEST = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class Draw:
 class AlarmRule:
     """A grid alarm stops everything at once and must be clear for ``clear_for`` before anything goes on.
 
-    An alarm that was never heard of is taken as silent, unless ``required``; one heard and then lost pauses like any stale signal.
+    An alarm that was never heard of is taken as silent, unless ``required``; one heard and then lost pauses until it is heard again.
     """
 
     clear_for: timedelta = timedelta(minutes=5)
@@ -198,6 +199,8 @@ class Policy:
             raise PolicyError(f"{', '.join(sorted(looked_at & OBEYED))} never means surplus; leave it out of [when], it is obeyed anyway")
         if needless := sorted({kind for kind, _ in self.agree} - set(self.signals) | {kind for kind, _ in self.agree} & OBEYED):
             raise PolicyError(f"[agree] {', '.join(needless)}: the policy does not look at it, or obeys the strictest anyway; leave it out")
+        if too_long := [kind for kind, limit in self.stale_after if limit > _STALEST]:
+            raise PolicyError(f"[stale_after] {', '.join(too_long)}: nothing counts so long after its slot; give {_STALEST.days}d at most")
 
     def canonical(self) -> str:
         """The content as one line of JSON with sorted keys."""
@@ -255,4 +258,4 @@ def _plain(value: Any) -> object:
 def day_start(policy: Policy, now: datetime) -> datetime:
     """When the budget day that holds ``now`` began: midnight in the policy's time zone, in UTC."""
     local = utc(now).astimezone(ZoneInfo(policy.timezone))
-    return utc(local.replace(hour=0, minute=0, second=0, microsecond=0))
+    return utc(local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0))  # the first, where the clock shows midnight twice

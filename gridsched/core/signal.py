@@ -7,7 +7,8 @@ A ``Snapshot`` is the one value per signal that counts at ``now``, each with its
 **Age.** A value holds for its slot, so inside ``[start, end)`` its age is 0, however long ago it was learned: a day-ahead
 price is as good at noon as it was the evening before. From ``end`` on it ages, however recently it arrived: a meter value
 delivered late describes the past all the same. It stays fresh up to and including ``end + stale_after``; with
-``stale_after`` 0 it is fresh inside its slot only. A *forecast* must, besides, have been learned within ``FORECAST_TRUST``.
+``stale_after`` 0 it is fresh inside its slot only. A *forecast* must, besides, have been learned within ``FORECAST_TRUST``; one that
+is said again unchanged is learned again.
 Unknown is not zero: a slot without a reading has no state, and asking for its value raises.
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "is_fresh",
     "plausible",
     "snapshot",
+    "why_stale",
 ]
 
 
@@ -68,7 +70,8 @@ UNIT: Mapping[SignalKind, str] = MappingProxyType(
 )
 
 # What is published ahead for each slot needs no grace: the next slot has its own value or none. What is measured
-# describes a slot that is over by the time it arrives.
+# describes a slot that is over by the time it arrives. A limit may be either: between two messages of a meter it holds on, and where
+# it is lifted the next slot says so.
 STALE_AFTER: Mapping[SignalKind, timedelta] = MappingProxyType(
     {
         SignalKind.SURPLUS: timedelta(minutes=15),
@@ -76,7 +79,7 @@ STALE_AFTER: Mapping[SignalKind, timedelta] = MappingProxyType(
         SignalKind.CARBON: timedelta(hours=1),
         SignalKind.RENEWABLE_SHARE: timedelta(hours=1),
         SignalKind.RESIDUAL_LOAD: timedelta(hours=1),
-        SignalKind.LIMIT: timedelta(0),
+        SignalKind.LIMIT: timedelta(minutes=15),
         SignalKind.CURTAILMENT: timedelta(0),
         SignalKind.ALARM: timedelta(minutes=15),
     }
@@ -232,9 +235,20 @@ class SignalState:
 
 def is_fresh(state: SignalState | Reading, now: datetime, stale_after: timedelta) -> bool:
     """Whether ``state`` may be acted upon at ``now``; exactly at ``end + stale_after`` it still may (see the module's text)."""
-    if state.quality is Quality.FORECAST and now - state.known_at > FORECAST_TRUST:
+    if _is_old_forecast(state, now):
         return False
     return now < state.end or (stale_after > timedelta(0) and now - state.end <= stale_after)
+
+
+def why_stale(state: SignalState | Reading, now: datetime) -> str:
+    """What keeps ``state``, which is not fresh at ``now``, from being acted upon; goes on after "is stale: "."""
+    if _is_old_forecast(state, now):
+        return f"it is a forecast that was learned too long ago, at {state.known_at:%Y-%m-%d %H:%M} UTC"
+    return f"its slot ended at {state.end:%Y-%m-%d %H:%M} UTC"
+
+
+def _is_old_forecast(state: SignalState | Reading, now: datetime) -> bool:
+    return state.quality is Quality.FORECAST and now - state.known_at > FORECAST_TRUST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +269,7 @@ class Snapshot:
         if state is None:
             raise StaleSignal(f"{kind} in {self.zone} is unknown at {self.now.isoformat()}; check that an adapter of this zone provides it")
         if not state.fresh:
-            raise StaleSignal(f"{kind} in {self.zone} from {state.source} ended {state.age_s:.0f} s ago and is stale; check that source")
+            raise StaleSignal(f"{kind} in {self.zone} from {state.source} is stale: {why_stale(state, self.now)}; check that source")
         return state.value
 
 

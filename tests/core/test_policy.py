@@ -188,6 +188,21 @@ class TestUnknownIsNotSurplus:
         lost = [reading(SignalKind.ALARM, 0.0, START), reading(SignalKind.SURPLUS, 4000.0, now)]
         assert evaluate(rule, PolicyState(), snapshot("demo", now, lost), now)[0].reason is Reason.STALE_SIGNAL
 
+    def test_an_alarm_that_falls_silent_before_it_clears_must_still_be_clear_for_a_while(self) -> None:
+        rule = policy(AT_ONCE, alarm=AlarmRule(clear_for=2 * MINUTE))
+        alarm, clear = {**PLENTY, SignalKind.ALARM: 1.0}, {**PLENTY, SignalKind.ALARM: 0.0}
+        reasons = [d.reason for d in run(rule, [alarm, PLENTY, clear, clear, PLENTY, clear, clear, clear])]
+        silent, held = Reason.UNKNOWN_SIGNAL, Reason.ALARM  # what was clear before a silence does not count
+        assert reasons == [held, silent, held, held, silent, held, held, Reason.SURPLUS]
+
+    @pytest.mark.parametrize(("after", "target_w"), [(3, 300.0), (70, 300.0), (900, 300.0), (960, 300.0), (1027, 3200.0)])
+    def test_between_two_messages_of_a_meter_the_utilitys_limit_holds(self, after: int, target_w: float) -> None:
+        """Each is for a minute, the second comes six seconds late, and none after it."""
+        now = START + MINUTE + timedelta(seconds=after)
+        said = [reading(SignalKind.LIMIT, 300.0, at) for at in (START, START + timedelta(seconds=66))]
+        live = reading(SignalKind.SURPLUS, 4000.0, now)
+        assert evaluate(policy(AT_ONCE), PolicyState(), snapshot("demo", now, [*said, live]), now)[0].target_w == target_w
+
 
 class TestDelays:
     def test_it_starts_after_the_start_delay_and_stops_after_the_stop_delay(self) -> None:
@@ -213,6 +228,17 @@ class TestDelays:
     def test_the_state_survives_json(self) -> None:
         _, state = evaluate(policy(SURPLUS, CHEAP), PolicyState(), seen(START, PLENTY), START)
         assert PolicyState.from_json(state.to_json()) == state
+
+    def test_after_a_gap_an_alarm_that_held_is_remembered_alone_and_has_not_begun_to_clear(self) -> None:
+        rule = policy(SURPLUS, AT_ONCE)
+        seen_by = [{**PLENTY, SignalKind.ALARM: 1.0}, {**PLENTY, SignalKind.ALARM: 0.0}]
+        state = PolicyState()
+        for minute, known in enumerate(seen_by):
+            now = START + minute * MINUTE
+            _, state = evaluate(rule, state, seen(now, known), now)
+        assert state.leaves[rule.alarm.leaf.key].pending_since is not None
+        left = state.after_a_gap(rule).leaves
+        assert [(key, leaf.on, leaf.pending_since) for key, leaf in left.items()] == [(rule.alarm.leaf.key, True, None)]
 
     def test_a_clock_that_steps_back_neither_shortens_nor_stretches_a_delay(self) -> None:
         rule = policy(SURPLUS)
@@ -280,6 +306,7 @@ class TestPolicyRecord:
             ({"timezone": "Berlin"}, "IANA name"),
             ({"zone": "DE LU"}, "lower-case"),
             ({"hold_out_share": 1.0}, "below 1"),
+            ({"stale_after": ((SignalKind.PRICE, timedelta(days=32)),)}, "price: .* give 31d at most"),
         ],
     )
     def test_a_policy_that_cannot_be_meant_is_refused(self, changes: dict[str, object], said: str) -> None:
@@ -312,6 +339,17 @@ class TestPolicyRecord:
     )
     def test_the_budget_day_begins_at_local_midnight(self, now: datetime, began: datetime) -> None:
         assert day_start(policy(timezone="Europe/Berlin"), now) == began
+
+    @pytest.mark.parametrize(
+        ("timezone", "midnight"),
+        [("Atlantic/Azores", datetime(2026, 10, 25, 0, tzinfo=UTC)), ("America/Havana", datetime(2026, 11, 1, 4, tzinfo=UTC))],
+    )
+    def test_where_midnight_comes_twice_the_budget_day_begins_at_the_first(self, timezone: str, midnight: datetime) -> None:
+        """The clock is set back from one to midnight."""
+        rule = policy(timezone=timezone)
+        minutes = (0, 30, 59, 60, 90, 119, 120, 180, 25 * 60 - 1)
+        assert {day_start(rule, midnight + minute * MINUTE) for minute in minutes} == {midnight}
+        assert day_start(rule, midnight + 25 * 60 * MINUTE) == midnight + timedelta(hours=25)
 
 
 def test_between_its_two_thresholds_a_rule_says_what_it_waits_for() -> None:

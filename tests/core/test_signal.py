@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsched.core.errors import InvalidInput, StaleSignal
-from gridsched.core.signal import FORECAST_TRUST, UNIT, Quality, Reading, Series, SignalKind, plausible, snapshot
+from gridsched.core.signal import FORECAST_TRUST, UNIT, Quality, Reading, Series, SignalKind, plausible, snapshot, why_stale
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SLOT = timedelta(minutes=15)
@@ -185,6 +185,24 @@ class TestAge:
         state = snapshot("demo", NOON, [forecast]).get(SignalKind.RENEWABLE_SHARE)
         assert state is not None
         assert state.fresh is fresh
+
+    def test_what_is_stale_says_whether_it_ended_or_was_learned_too_long_ago(self) -> None:
+        share = SignalKind.RENEWABLE_SHARE
+        forecast = reading(0.9, signal=share, quality=Quality.FORECAST, known_at=NOON - FORECAST_TRUST - LATER)
+        with pytest.raises(StaleSignal, match="a forecast that was learned too long ago, at 2026-05-30 23:59 UTC; check that source"):
+            snapshot("demo", NOON, [forecast]).value(share)
+        assert why_stale(reading(0.9, signal=share), NOON + timedelta(hours=3)) == "its slot ended at 2026-06-01 12:15 UTC"
+
+    @pytest.mark.parametrize(("after_end", "fresh"), [(timedelta(minutes=15), True), (timedelta(minutes=15) + LATER, False)])
+    def test_a_limit_is_obeyed_a_little_longer_than_it_was_said(self, after_end: timedelta, fresh: bool) -> None:
+        state = snapshot("demo", NOON + SLOT + after_end, [reading(300.0, signal=SignalKind.LIMIT)]).get(SignalKind.LIMIT)
+        assert state is not None
+        assert state.fresh is fresh
+
+    def test_a_limit_that_is_lifted_is_lifted_at_once(self) -> None:
+        limit = reading(300.0, signal=SignalKind.LIMIT)
+        none = reading(1e12, signal=SignalKind.LIMIT, start=NOON + SLOT)
+        assert snapshot("demo", NOON + SLOT, [limit, none]).value(SignalKind.LIMIT) == 1e12
 
 
 class TestSnapshot:
