@@ -1,38 +1,45 @@
 """How much may be drawn in a zone now, and why."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from gridsched.core.facts import Fact, PolicyDecided, PolicyLoaded
 from gridsched.core.policy import Decision, Policy, PolicyState, Reason, Tier, day_start, evaluate
 from gridsched.core.signal import Reading, SignalKind, Snapshot, snapshot
 from gridsched.core.zone import ZoneState
 from gridsched.flow import timing
+from gridsched.flow.rules import Rules
+from gridsched.flow.watch import is_watched
 from gridsched.ports import Reply, Tx
 
 __all__ = ["next_edge", "see", "zone"]
 
 _LATELY = timedelta(hours=1)
 _LOOK_BACK = timedelta(hours=26)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT = timedelta(microseconds=1)
 _NOT_KNOWN = (Reason.STALE_SIGNAL, Reason.UNKNOWN_SIGNAL)
+_USUAL = Rules()
 
 
 def zone(
-    tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None, ahead: timedelta = timedelta(0), dry_run: bool = False
+    tx: Tx, now: datetime, policy: Policy, *, view: Snapshot | None = None, ahead: timedelta = timedelta(0), rules: Rules = _USUAL
 ) -> Reply[Decision]:
     """Evaluate the zone's policy, store the decision with its inputs, and remember what the policy must remember.
 
     ``view`` is what `see` gives, for a caller that has looked already. The decision is to last for ``ahead``: it allows no more than a slot
-    that begins within that time is known to allow, so that nodes have stopped when a window ends. A ``dry_run`` is labelled as one.
+    that begins within that time is known to allow, so that nodes have stopped when a window ends. A dry run is labelled as one.
 
-    What a policy remembers is kept by what each condition says, so an edit elsewhere in the file restarts no delay.
+    What a policy remembers is kept by what each condition says, so an edit elsewhere in the file restarts no delay. Where nobody has
+    decided for a while it is forgotten: what was seen before says nothing of the time since.
     """
     facts: list[Fact] = []
     before = tx.get(ZoneState, policy.zone) or ZoneState(zone=policy.zone)
     if before.policy_digest != policy.digest:
         facts.append(PolicyLoaded(at=now, zone=policy.zone, policy=policy.name, digest=policy.digest))
         before = replace(before, policy_digest=policy.digest)
+    if not is_watched(tx, now, policy.zone, rules):
+        before = replace(before, state=before.state.after_a_gap(policy))
     day = day_start(policy, now)
     view = view or see(tx, now, policy)
     used = before.used(day)
@@ -40,7 +47,7 @@ def zone(
     decision = _lasting(tx, now, policy, decision, state, view, before, ahead)
     if waiting := timing.waiting(tx, now, decision):
         decision = replace(decision, detail=f"{decision.detail}; waiting for better hours: {', '.join(waiting)}")
-    if dry_run:
+    if rules.dry_run:
         decision = replace(decision, detail=f"dry run, nothing is granted: {decision.detail}")
     after = replace(
         before,
@@ -132,14 +139,25 @@ def see(tx: Tx, now: datetime, policy: Policy, *, at: datetime | None = None) ->
     """
     at = at or now
     kinds = sorted({*policy.signals, SignalKind.PRICE, SignalKind.SURPLUS, SignalKind.RENEWABLE_SHARE})
-    readings: list[Reading] = []
-    for kind in kinds:
-        for back in (_LATELY, _LOOK_BACK):
-            found = tx.readings(policy.zone, kind, at - back, at + _INSTANT, known_at=now)
-            if found:
-                readings += found
-                break
+    readings = [reading for kind in kinds for reading in _heard(tx, now, policy, kind, at)]
     return snapshot(policy.zone, at, readings, policy.stale_limits)
+
+
+def _heard(tx: Tx, now: datetime, policy: Policy, kind: SignalKind, at: datetime) -> list[Reading]:
+    """What was last heard of one signal: as far back as it may still count, or of an alarm ever."""
+    for back in (_LATELY, max(_LOOK_BACK, policy.stale_limits[kind] + _INSTANT)):
+        found = tx.readings(policy.zone, kind, at - back, at + _INSTANT, known_at=now)
+        if found:
+            return found
+    return _last_alarm(tx, now, policy.zone, at) if kind is SignalKind.ALARM else []
+
+
+def _last_alarm(tx: Tx, now: datetime, zone: str, at: datetime) -> list[Reading]:
+    """The last that was said of alarms, however long ago: nobody has given the all-clear since. The one row, unless it is for later."""
+    newest = tx.find(Reading, zone=zone, signal=SignalKind.ALARM, order="-end", limit=1)
+    if all(reading.start <= at and reading.known_at <= now for reading in newest):
+        return newest
+    return tx.readings(zone, SignalKind.ALARM, _EVER, at + _INSTANT, known_at=now)
 
 
 def _outcome(decision: Decision) -> tuple[float, str, str]:

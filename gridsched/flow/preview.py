@@ -37,7 +37,7 @@ def coming(tx: Tx, now: datetime, policies: Sequence[Policy], until: datetime) -
 
 
 def _coming(tx: Tx, now: datetime, policy: Policy, kind: SignalKind, until: datetime) -> list[Reading]:
-    known = tx.readings(policy.zone, kind, now - _LOOK_BACK, until, known_at=now)
+    known = tx.readings(policy.zone, kind, now - max(_LOOK_BACK, policy.stale_limits[kind]), until, known_at=now)
     if kind in OBEYED:
         calm = Reading(
             zone=policy.zone, signal=kind, start=now, end=until, value=0.0, quality=Quality.FORECAST, source=EXPECTED, known_at=now

@@ -27,7 +27,6 @@ __all__ = ["decision_story", "fact", "job", "lease_story", "ledger", "nodes", "p
 
 Json = dict[str, Any]
 
-_LOOK_BACK = timedelta(hours=26)  # as far as a control tick looks
 _INSTANT = timedelta(microseconds=1)
 _OWN_KIND: Mapping[type[Fact], str] = {UnitAccepted: "unit_kind", SignalDegraded: "error_kind"}
 
@@ -229,7 +228,8 @@ def _decision(tx: Tx, decision: Decision) -> Json:
 def _reading(tx: Tx, decision: Decision, seen: Input) -> Json | None:
     """The stored reading behind ``seen``, chosen by the rule that chose it then; None where it is not kept any more."""
     then = decision.decided_at
-    known = tx.readings(decision.zone, seen.signal, then - _LOOK_BACK, then + _INSTANT, known_at=then)
+    back = timedelta(seconds=seen.age_s) + _INSTANT
+    known = tx.readings(decision.zone, seen.signal, then - back, then + _INSTANT, known_at=then)
     state = snapshot(decision.zone, then, known).get(seen.signal)
     if state is None or (state.value, state.source) != (seen.value, seen.source):
         return None
