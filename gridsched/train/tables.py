@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gridsched.train.tensors import Array
 
 __all__ = ["read_samples", "read_table", "write_prediction"]
 
-_NO_NPZ = (ValueError, TypeError, OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NO_NPZ = (ValueError, TypeError, OSError, EOFError, MemoryError, RuntimeError, SyntaxError, TokenError, zipfile.BadZipFile, zlib.error)
 """What numpy and the archive's reader raise for a damaged or encrypted file, and one that claims more than there is room for."""
 
 

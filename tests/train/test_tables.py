@@ -76,18 +76,23 @@ def with_a_letter() -> bytes:
     return file.getvalue()
 
 
-def torn() -> bytes:
+def torn(start: int, rubbish: int) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, x=np.random.default_rng(0).normal(size=1000))
     data = bytearray(file.getvalue())
-    data[200:260] = bytes(60)
+    data[start : start + 60] = bytes([rubbish]) * 60
     return bytes(data)
 
 
 @pytest.mark.parametrize(
     ("data", "complaint"),
-    [(one_array(), "one array without a name"), (with_a_letter(), "'readme.txt' in it is no array"), (torn(), "")],
-    ids=["one array", "a letter", "torn"],
+    [
+        (one_array(), "one array without a name"),
+        (with_a_letter(), "'readme.txt' in it is no array"),
+        (torn(100, 255), ""),
+        (torn(150, 0), ""),
+    ],
+    ids=["one array", "a letter", "torn", "torn in its header"],
 )
 def test_what_is_no_npz_is_refused(tmp_path: Path, data: bytes, complaint: str) -> None:
     (tmp_path / "some.npz").write_bytes(data)
