@@ -38,6 +38,8 @@ _SIZE_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sym.mod": operator.mod,
     "sym.neg": operator.neg,
 }
+_EVALUATION_SEED = 0
+"""What evaluations draw from, batch by batch, as on the kernels: training before them leaves no trace in their figures."""
 
 
 def pick_device(wanted: str = "cpu") -> torch.device:
@@ -198,15 +200,19 @@ class TorchRuntime:
 
     def answer(self, batch: Mapping[str, Array]) -> tuple[float, Array]:
         """Mean loss and the model's outputs [batch, ...] in float32; changes nothing."""
-        with torch.no_grad(), self._precision():
-            loss, outputs = self._evaluate(self._inputs(batch))
+        loss, outputs = self._evaluated(self._inputs(batch))
         return float(loss.item()), _to_numpy(outputs.float())
+
+    def _evaluated(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss and outputs, whatever was drawn before."""
+        self._generator.manual_seed(_EVALUATION_SEED)
+        with torch.no_grad(), self._precision():
+            return self._evaluate(inputs)
 
     def _evaluate_part(self, batch: Mapping[str, Array]) -> Evaluation:
         with torch.no_grad():
             inputs = self._inputs(batch)
-            with self._precision():
-                loss, outputs = self._evaluate(inputs)
+            loss, outputs = self._evaluated(inputs)
             if self.program.target is None:
                 return Evaluation(loss=float(loss.item()), correct=0, count=0)
             wanted = inputs[[name for name, _, _ in self._fields].index(self.program.target)]

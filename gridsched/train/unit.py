@@ -6,7 +6,8 @@ it can be saved as a ``Continuation`` and continued by anyone of the same hardwa
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -133,7 +134,7 @@ class Continuation:
             sums = about.pop("metrics")
             metrics = Metrics(**sums | {"loss_sum": float.fromhex(sums["loss_sum"])})
             return cls(tensors=tensors, metrics=metrics, digests=tuple(about.pop("digests")), **about)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"this is not a continuation: {error}") from error
 
     def __post_init__(self) -> None:
@@ -159,12 +160,15 @@ class Outcome:
 class UnitRun:
     """A unit in the making: ``step()`` until ``done``; ``save()`` and ``load()`` between any two steps.
 
-    ``base`` holds the tensors of the version the unit starts from.
+    ``base`` holds the tensors of the version the unit starts from; ``buffers`` are those that are its running statistics, by name.
     """
 
-    def __init__(self, spec: UnitSpec, runtime: Runtime, dataset: Dataset, base: Mapping[str, Array]) -> None:
+    def __init__(
+        self, spec: UnitSpec, runtime: Runtime, dataset: Dataset, base: Mapping[str, Array], *, buffers: Collection[str] = ()
+    ) -> None:
         _check_range(spec, dataset)
         self.spec = spec
+        self.buffers = frozenset(buffers)
         self.position = 0
         self.metrics = Metrics()
         self._trail = DigestTrail()
@@ -294,8 +298,11 @@ def _paused(unit: UnitRun, first: int, on_continuation: Callable[[Continuation],
 
 
 def summary(metrics: Metrics) -> dict[str, float]:
-    """What a finished unit tells of its metrics: ``loss`` is the mean; ``correct`` of ``count`` only where the program classifies."""
-    found = {"loss": metrics.loss, "samples": float(metrics.samples)}
+    """What a finished unit tells of its metrics: ``loss`` is the mean; ``correct`` of ``count`` only where the program classifies.
+
+    A loss that is NaN or infinite is left out, for JSON has no word for it.
+    """
+    found = {"samples": float(metrics.samples)} | ({"loss": metrics.loss} if math.isfinite(metrics.loss) else {})
     return found | {"correct": float(metrics.correct), "count": float(metrics.count)} if metrics.count else found
 
 

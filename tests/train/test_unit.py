@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from gridsched.core.errors import DatasetError, InvalidInput, ProgramError
 from gridsched.core.method import InnerOptimizer
@@ -18,10 +21,12 @@ from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.train.checkpoint import save_continuation
 from gridsched.train.dataset import order
 from gridsched.train.digests import state_digest
+from gridsched.train.export import export
 from gridsched.train.program import to_bytes
 from gridsched.train.tensors import Array, tensors_from_bytes, tensors_to_bytes
+from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import Continuation, Outcome, UnitRun, run
-from tests.train.builders import dataset_of, hard_net, hard_runtime, outcome_bits, samples, unit_spec
+from tests.train.builders import cross_entropy, dataset_of, hard_net, hard_runtime, outcome_bits, samples, unit_spec
 
 ADAMW = InnerOptimizer(name="adamw", lr=0.01, weight_decay=0.01)
 SPECS = {"sgd": unit_spec(), "adamw": unit_spec(inner=ADAMW), "plain": unit_spec(inner=InnerOptimizer(lr=0.1))}
@@ -160,6 +165,38 @@ def test_evaluation_counts_every_sample_once_and_can_be_interrupted() -> None:
         assert outcome_bits(interrupted(spec, [step])) == outcome_bits(outcome)
 
 
+class Noisy(nn.Module):
+    """[batch, 1, 4, 4] -> [batch, 3]: draws in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.out(x.flatten(1) + torch.randn_like(x.flatten(1)))
+        return outputs
+
+
+def test_an_evaluation_that_draws_has_the_same_figures_whatever_was_drawn_before_it() -> None:
+    batch = {"x": torch.zeros(2, 1, 4, 4), "y": torch.zeros(2, dtype=torch.int64)}
+    program, tensors = export(Noisy(), batch, cross_entropy)
+    dataset = dataset_of(samples())
+    spec = unit_spec(kind=UnitKind.EVALUATE, start=0, stop=70, passes=1, batch_size=20)
+    for micro_batch in (0, 7):
+        own = replace(spec, micro_batch=micro_batch)
+        torch.manual_seed(1)
+        alone = run(own, TorchRuntime(program, tensors), dataset, tensors).metrics
+        runtime = TorchRuntime(program, tensors)
+        run(unit_spec(), runtime, dataset, tensors)
+        assert run(own, runtime, dataset, tensors).metrics == alone
+        left = iter([True, True, False])
+        paused = run(own, runtime, dataset, tensors, may_go_on=left.__next__).continuation
+        torch.manual_seed(2)  # another process draws from elsewhere
+        assert run(own, TorchRuntime(program, tensors), dataset, tensors, continuation=paused).metrics == alone
+    first, again = (runtime.answer(dataset.batch(np.arange(5))) for _ in range(2))
+    assert first[1].tobytes() == again[1].tobytes()
+
+
 def test_a_continuation_survives_the_round_trip_even_when_the_loss_is_nan() -> None:
     unit = UnitRun(unit_spec(), hard_runtime(), dataset_of(samples()), hard_net()[1])
     unit.step()
@@ -188,7 +225,10 @@ def test_a_continuation_cut_anywhere_is_refused(data: st.DataObject) -> None:
         Continuation.from_bytes(whole_bytes[: data.draw(st.integers(0, len(whole_bytes) - 1))])
 
 
-@pytest.mark.parametrize("damage", [{"step": -1}, {"step": "1"}, {"unit_id": 3}, {"extra": 1}, {"metrics": {}}])
+ENDLESS = {"loss_sum": "0x1p99999", "samples": 1, "correct": 0, "count": 0}
+
+
+@pytest.mark.parametrize("damage", [{"step": -1}, {"step": "1"}, {"unit_id": 3}, {"extra": 1}, {"metrics": {}}, {"metrics": ENDLESS}])
 def test_a_continuation_with_wrong_values_is_refused(damage: dict[str, object]) -> None:
     unit = UnitRun(unit_spec(), hard_runtime(), dataset_of(samples()), hard_net()[1])
     tensors, metadata = tensors_from_bytes(unit.save().to_bytes())
