@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gridsched.cli.output import importing, may_write, writing
+from gridsched.cli.output import importing, may_draw, may_write, writing
 from gridsched.config import client as environment
 from gridsched.config import load
 from gridsched.core.errors import GridschedError, InvalidInput, NotFound
@@ -64,17 +64,21 @@ def day(
     site: SiteOption = None,
 ) -> None:
     """A day as a picture: price, power against target, every node, energy and accuracy by epoch."""
-    from gridsched.report.day import plot
     from gridsched.report.reading import facts_between
 
     with _reading(site) as (settings, tx):
+        may_draw(picture)
+        from gridsched.report.day import plot
+
         start = _midnight(tx, date)
         end = start + timedelta(days=1)
         place = _zone(tx, zone, job) or settings.zones[0].name
         chosen = job or _latest_job(tx, place, end)
         drawn = tx.find(Epoch, job_id=chosen, order="number") if chosen else []
-        plot(picture, facts_between(tx, start, end), zone=place, epochs=drawn, attribution=attribution)
-    out.print(f"{picture} shows {start:%Y-%m-%d} (UTC)")
+        facts = facts_between(tx, start, end)
+        with writing(picture):
+            plot(picture, facts, zone=place, epochs=drawn, attribution=attribution)
+    out.print(f"{picture} shows {start:%Y-%m-%d} (UTC)", markup=False, soft_wrap=True)
 
 
 @app.command()

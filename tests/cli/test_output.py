@@ -56,6 +56,15 @@ def test_epochs_as_a_file_say_what_they_need(site: Path, tmp_path: Path) -> None
     assert "gridsched job list" in fails("report", "epochs", "j", "--site", site), "the table needs nothing more"
 
 
+@pytest.mark.usefixtures("bare")
+def test_a_day_that_cannot_be_drawn_is_not_looked_up(site: Path, tmp_path: Path) -> None:
+    assert REMEDY in fails("report", "day", "--out", tmp_path / "day.png", "--site", site)
+
+
+def test_a_day_s_picture_goes_where_it_can_be_written(site: Path) -> None:
+    assert "there is no folder" in fails("report", "day", "--out", site / "gridsched.toml" / "day.png", "--site", site)
+
+
 def test_a_file_goes_into_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "old.csv").touch()
     for path in (None, tmp_path / "new.csv", tmp_path / "old.csv", Path(os.devnull)):
