@@ -196,13 +196,12 @@ def _granted(tx: Tx, now: datetime, lease: Lease) -> tuple[Lease, list[Fact]]:
 
 def _complete(unit: WorkUnit, message: UpdateNotice, checked: Checked) -> Checked:
     """``checked``, or the refusal of a notice that lacks what its kind of unit must bring."""
-    if unit.spec.kind is UnitKind.TRAIN and not (message.update and is_digest(message.update)):
+    evaluated = unit.spec.kind is UnitKind.EVALUATE
+    if not evaluated and not (message.update and is_digest(message.update)):
         return Checked(refusal=Refusal.UNREADABLE, detail="a training unit needs the digest of its stored update")
-    if unit.spec.kind is UnitKind.EVALUATE and not math.isfinite(message.metrics.get("loss", math.nan)):
-        return Checked(refusal=Refusal.NOT_FINITE, detail="an evaluation needs a finite loss")
-    if unit.spec.kind is UnitKind.TRAIN and not math.isfinite(message.metrics.get("loss", 0.0)):
-        return Checked(refusal=Refusal.NOT_FINITE, detail=f"the loss in training is {message.metrics['loss']}")
-    if unit.spec.kind is UnitKind.EVALUATE and not _counts(unit, message.metrics):
+    if not math.isfinite(message.metrics.get("loss", math.nan)):  # left out where it is NaN or infinite: JSON has no word for it
+        return Checked(refusal=Refusal.NOT_FINITE, detail=f"{'an evaluation' if evaluated else 'training'} needs a finite loss")
+    if evaluated and not _counts(unit, message.metrics):
         return Checked(refusal=Refusal.UNREADABLE, detail=f"an evaluation of {unit.spec.samples} samples cannot count {message.metrics}")
     return checked
 

@@ -49,7 +49,12 @@ def begin(site: House) -> None:
 def finish(site: House, node_id: str, result: str = "honest", *, agrees: tuple[str, ...] = ()) -> list[Fact]:
     lease = site.held(node_id)
     message = UpdateNotice(
-        instance="one", lease_id=lease.lease_id, generation=lease.generation, update=digest(result), steps_executed=16, metrics={}
+        instance="one",
+        lease_id=lease.lease_id,
+        generation=lease.generation,
+        update=digest(result),
+        steps_executed=16,
+        metrics={"loss": 1.0},
     )
     checked = Checked(norm=1.0, agrees=agrees)
     _, facts = site.do(partial(collect.update, node_id=node_id, message=message, checked=checked, rules=site.rules))

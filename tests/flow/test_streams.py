@@ -396,7 +396,7 @@ def nan_on_both(house: House) -> list[Fact]:
 def test_a_loss_that_is_not_a_number_is_refused_whatever_the_update(house: House) -> None:
     site(house, exact(), samples=128, nodes=("n1", "n2"))
     facts = finish(house, "n1", loss=math.inf)
-    assert [(f.reason, f.detail) for f in of(facts, UpdateRejected)] == [("not_finite", "the loss in training is inf")]
+    assert [(f.reason, f.detail) for f in of(facts, UpdateRejected)] == [("not_finite", "training needs a finite loss")]
     assert [f.reason for f in of(facts, LeaseEnded)] == ["not_finite"]
     assert of(facts, JobEnded) == []
 

@@ -36,7 +36,8 @@ from gridsched.core.zone import ZoneState
 from gridsched.flow import admit, advance, collect
 from gridsched.flow.collect import Checked
 from gridsched.flow.retain import named
-from gridsched.wire import ConsentChoice, Join, MeterReport, UpdateNotice
+from gridsched.train.unit import Metrics, summary
+from gridsched.wire import ConsentChoice, Join, MeterReport, UpdateNotice, decode, encode
 from tests.flow.conftest import A, B, C, House, of
 from tests.flow.test_copies import parting
 
@@ -242,6 +243,15 @@ def test_an_evaluation_without_a_finite_loss_is_refused(house: House) -> None:
     house.sync()
     facts = finish(house, notice(house, update=None, metrics={"loss": math.nan}))
     assert [f.reason for f in of(facts, UpdateRejected)] == ["not_finite"]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_unit_that_diverged_is_refused_as_such_though_json_has_no_word_for_its_loss(house: House, loss: float) -> None:
+    house.job()
+    house.working()
+    told = notice(house, metrics=summary(Metrics(loss_sum=loss, samples=64)))
+    facts = finish(house, decode(encode(told), UpdateNotice))
+    assert [(f.reason, f.detail) for f in of(facts, UpdateRejected)] == [(Refusal.NOT_FINITE, "training needs a finite loss")]
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,13 @@ export function meanLoss(sums: Metrics): number {
     return sums.samples > 0 ? sums.loss_sum / sums.samples : 0;
 }
 
-/** What a finished unit reports: `correct` of `count` only where the program classifies. */
+/**
+ * What a finished unit reports: `correct` of `count` only where the program classifies. A loss that is NaN or infinite is left out, for
+ * JSON has no word for it.
+ */
 export function summary(sums: Metrics): Record<string, number> {
-    const found = { loss: meanLoss(sums), samples: sums.samples };
+    const loss = meanLoss(sums);
+    const found = Number.isFinite(loss) ? { loss, samples: sums.samples } : { samples: sums.samples };
     return sums.count > 0 ? { ...found, correct: sums.correct, count: sums.count } : found;
 }
 
