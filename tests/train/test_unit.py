@@ -193,7 +193,8 @@ def test_an_evaluation_that_draws_has_the_same_figures_whatever_was_drawn_before
         paused = run(own, runtime, dataset, tensors, may_go_on=left.__next__).continuation
         torch.manual_seed(2)  # another process draws from elsewhere
         assert run(own, TorchRuntime(program, tensors), dataset, tensors, continuation=paused).metrics == alone
-    first, again = (runtime.answer(dataset.batch(np.arange(5))) for _ in range(2))
+    asked = TorchRuntime(program, tensors)
+    first, again = (asked.answer(dataset.batch(np.arange(5))) for _ in range(2))
     assert first[1].tobytes() == again[1].tobytes()
 
 
