@@ -128,7 +128,7 @@ def in_python(unit: Case, runtime: Runtime) -> Timed:
         while not run.done:
             run.step()
         took = (time.perf_counter() - began) / unit.spec.steps
-        return took * 1e3, encode_update(run.delta(), unit.spec)
+        return took * 1e3, encode_update(run.delta(), unit.spec, buffers=())
 
     return once
 

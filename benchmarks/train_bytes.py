@@ -89,9 +89,9 @@ def ours(seed: int, method: Method, train: Dataset, test: Dataset) -> tuple[floa
     moved = float(len(version))
     for number in range(total_rounds(spec)):
         units = units_of(spec, open_round(spec, number=number, base=version_digest(version), now=NOW))
-        base = read_version(version).tensors
-        deltas = [run(unit.spec, runtime, train, base).delta for unit in units]
-        sent = [encode_update(delta, unit.spec) for delta, unit in zip(deltas, units, strict=True)]
+        base = read_version(version)
+        deltas = [run(unit.spec, runtime, train, base.tensors).delta for unit in units]
+        sent = [encode_update(delta, unit.spec, buffers=base.buffers) for delta, unit in zip(deltas, units, strict=True)]
         updates = [(unit.unit_id, float(unit.spec.samples), update) for unit, update in zip(units, sent, strict=True)]
         made = merge_version(version, updates, method, outer)
         version, outer = bytes(made.version), made.outer

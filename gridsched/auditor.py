@@ -94,7 +94,8 @@ def audit(case: Case, fetch: Fetch, *, runtime: str = "", on_step: Step = lambda
         chosen = choose(wanted, device="cpu", threads=_threads(case.classes))
         program, tensors = from_bytes(fetch(case.spec.program).read_bytes())
         samples = Dataset(DatasetManifest.from_bytes(fetch(case.spec.dataset).read_bytes()), fetch)
-        unit = UnitRun(case.spec, chosen.make(program, tensors), samples, read_version(fetch(case.spec.base)).tensors)
+        base = read_version(fetch(case.spec.base))
+        unit = UnitRun(case.spec, chosen.make(program, tensors), samples, base.tensors, buffers=base.buffers)
         while not unit.done:
             unit.step()
             on_step(unit.position, case.spec.steps)
@@ -122,7 +123,9 @@ def _threads(classes: Sequence[str]) -> int:
 
 
 def _result(unit: UnitRun) -> bytes | None:
-    return codec.encode_update(unit.delta(), unit.spec) if unit.spec.kind is UnitKind.TRAIN else None
+    if unit.spec.kind is not UnitKind.TRAIN:
+        return None
+    return codec.encode_update(unit.delta(), unit.spec, buffers=unit.buffers)
 
 
 def _same_bits(case: Case, unit: UnitRun) -> tuple[Outcome, str]:
@@ -153,8 +156,7 @@ def _nearly(case: Case, unit: UnitRun, here: str, fetch: Fetch) -> tuple[Outcome
     update = _result(unit)
     assert update is not None
     try:
-        buffers = read_version(fetch(case.spec.base)).buffers
-        apart = differ(fetch(case.update), update, buffers=buffers)
+        apart = differ(fetch(case.update), update, buffers=unit.buffers)
     except GridschedError as error:
         return Outcome.CANNOT, f"it was done by {there}, and its update cannot be read to be compared: {error}"
     told = (

@@ -7,6 +7,7 @@ dataset has parts. Which part comes in which round follows from the seed and the
 import functools
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,12 +20,14 @@ __all__ = [
     "asked_unit",
     "evaluation_unit",
     "is_asked",
+    "lone_sample",
     "nth_unit",
     "open_round",
     "rounds_per_epoch",
     "seed_of",
     "total_rounds",
     "training_unit",
+    "unit_sizes",
     "units_of",
     "units_per_epoch",
 ]
@@ -50,6 +53,21 @@ def rounds_per_epoch(spec: JobSpec) -> int:
 def total_rounds(spec: JobSpec) -> int:
     """Rounds from the initial version to the last one."""
     return rounds_per_epoch(spec) * spec.method.epochs
+
+
+def unit_sizes(spec: JobSpec) -> Counter[int]:
+    """How many units of which size an epoch has, as they are first cut; not for node-local data, of which the nodes alone know."""
+    if _by_parts(spec):
+        return Counter(spec.parts)
+    whole, rest = divmod(spec.epoch_samples, spec.unit_samples)
+    return Counter({spec.unit_samples: whole}) + Counter({rest: 1} if rest else {})
+
+
+def lone_sample(spec: JobSpec) -> int:
+    """The size of a unit whose last batch has one sample only; 0 where none has, or the nodes alone know."""
+    if spec.local:
+        return 0
+    return next((size for size in sorted(unit_sizes(spec)) if (size - 1) % spec.method.batch_size == 0), 0)
 
 
 def seed_of(*parts: object) -> int:
@@ -147,12 +165,16 @@ def training_unit(
         precision=method.precision,
         memory_bytes=spec.memory_bytes,
         local=spec.local,
+        exact_buffers=True,
     )
     return WorkUnit(spec=unit, round_id=rnd.round_id, index=index, only_node=only_node)
 
 
 def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
-    """The unit that evaluates ``version`` on the held-out samples, or None where the job has none."""
+    """The unit that evaluates ``version`` on the held-out samples, or None where the job has none.
+
+    Its batches are those of training, for whose size the job's memory was measured.
+    """
     if spec.test_dataset is None or spec.test_samples < 1:
         return None
     return WorkUnit(
@@ -167,10 +189,11 @@ def evaluation_unit(spec: JobSpec, *, version: Version) -> WorkUnit | None:
             epoch=version.epoch,
             start=0,
             stop=spec.test_samples,
-            batch_size=max(spec.method.batch_size, 64),
+            batch_size=spec.method.batch_size,
             passes=1,
             seed=spec.seed,
             inner=spec.method.inner,
+            micro_batch=spec.method.micro_batch,
             memory_bytes=spec.memory_bytes,
         ),
         round_id="",

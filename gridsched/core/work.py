@@ -48,7 +48,8 @@ class UnitSpec:
 
     With ``of`` above 0 the order is that of the dataset's stretch ``[first, first + of)`` alone; with ``bag`` 0 or more it is an order
     of as many samples drawn with replacement. A batch is computed ``micro_batch`` samples at a time (0: at once), in ``precision``.
-    Where ``local`` is a name, ``dataset`` is the node's own data of that name.
+    Where ``local`` is a name, ``dataset`` is the node's own data of that name. With ``exact_buffers`` running statistics travel as
+    they are, whatever the ``codec``; units of earlier releases are without, and come out the same again.
     It takes ``memory_bytes`` beyond the runtime's own: a node that does not have them free refuses it.
     """
 
@@ -75,11 +76,17 @@ class UnitSpec:
     precision: Precision = Precision.FLOAT32
     memory_bytes: int = 0
     local: str = ""
+    exact_buffers: bool = False
 
     @property
     def samples(self) -> int:
         """Distinct samples in the range; the weight of the unit in a merge."""
         return self.stop - self.start
+
+    @property
+    def last_batch(self) -> int:
+        """Samples in the last batch of a pass, which takes what is left."""
+        return (self.samples - 1) % self.batch_size + 1
 
     @property
     def steps(self) -> int:

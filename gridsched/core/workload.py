@@ -6,13 +6,12 @@ from dealing a round's units out as the daemon does, each to the node that is fr
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
 
-from gridsched.core.cut import rounds_per_epoch, total_rounds
+from gridsched.core.cut import rounds_per_epoch, total_rounds, unit_sizes
 from gridsched.core.job import JobSpec
 
 __all__ = ["SAFETY", "Hand", "Workload", "stretch", "total_steps", "weigh", "within"]
@@ -48,8 +47,8 @@ class Workload:
 def total_steps(spec: JobSpec, *, after_round: int = 0) -> int:
     """Training and evaluation steps from version ``after_round`` to the job's end."""
     method, epochs = spec.method, spec.method.epochs
-    per_epoch = sum(math.ceil(samples / method.batch_size) * count for samples, count in _unit_sizes(spec).items()) * method.passes
-    tests = math.ceil(spec.test_samples / max(method.batch_size, 64)) if spec.test_dataset is not None else 0
+    per_epoch = sum(math.ceil(samples / method.batch_size) * count for samples, count in unit_sizes(spec).items()) * method.passes
+    tests = math.ceil(spec.test_samples / method.batch_size) if spec.test_dataset is not None else 0
     if after_round >= total_rounds(spec):
         return 0
     epoch, rounds = divmod(after_round, rounds_per_epoch(spec))
@@ -62,14 +61,6 @@ def _round_steps(spec: JobSpec) -> int:
     if spec.parts and spec.part < 0:
         per_unit = math.ceil(spec.samples / len(spec.parts) / spec.method.batch_size) * spec.method.passes
     return spec.units_at_once * per_unit
-
-
-def _unit_sizes(spec: JobSpec) -> Counter[int]:
-    """How many units of which size an epoch has."""
-    if spec.parts and spec.part < 0:
-        return Counter(spec.parts)
-    whole, rest = divmod(spec.epoch_samples, spec.unit_samples)
-    return Counter({spec.unit_samples: whole}) + Counter({rest: 1} if rest else {})
 
 
 def within(hands: Sequence[Hand], *, watts: float, most: int) -> list[Hand]:

@@ -153,7 +153,8 @@ class Worker:
 
     def _prepare(self, train: Train, runtime: Runtime, saver: Saver, middles: Path) -> UnitRun:
         spec = train.unit
-        unit = UnitRun(spec, runtime, self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base)).tensors)
+        samples, version = self._samples(spec.dataset, local=spec.local), read_version(self._blob(spec.base))
+        unit = UnitRun(spec, runtime, samples, version.tensors, buffers=version.buffers)
         for found in self._saved(train, middles):
             try:
                 unit.load(found)
@@ -228,7 +229,7 @@ class Worker:
     def _finish(self, train: Train, unit: UnitRun, saver: Saver, pace: "_Pace") -> None:
         update = None
         if train.unit.kind is UnitKind.TRAIN:
-            data = codec.encode_update(unit.delta(), train.unit)
+            data = codec.encode_update(unit.delta(), train.unit, buffers=unit.buffers)
             update = hashlib.sha256(data).hexdigest()
             self._keep(self._home.update_path(update), data, unit, saver, pace)
         every = train.unit.digest_every

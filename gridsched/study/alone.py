@@ -78,11 +78,11 @@ class Bench:
         base, outer = self.blobs[job.initial], None
         for number in range(total_rounds(job)):
             rnd = open_round(job, number=number, base=version_digest(base), now=_NOT_ASKED)
-            tensors = read_version(base).tensors
+            version = read_version(base)
             updates = []
             for unit in units_of(job, rnd):
-                delta = run(unit.spec, runtime, dataset, tensors).delta
-                updates.append((unit.unit_id, float(unit.spec.samples), codec.encode_update(delta, unit.spec)))
+                delta = run(unit.spec, runtime, dataset, version.tensors).delta
+                updates.append((unit.unit_id, float(unit.spec.samples), codec.encode_update(delta, unit.spec, buffers=version.buffers)))
             merged = merge_version(base, updates, job.method, outer)
             base, outer = bytes(merged.version), None if merged.outer is None else bytes(merged.outer)
         runtime.load(read_version(base).tensors)

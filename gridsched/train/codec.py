@@ -1,8 +1,8 @@
 """How an update travels: exact, as half precision, or as blocks of small integers with one scale each.
 
-An update is a safetensors file again. Integer tensors always travel exactly. ``int8`` and ``int4`` round each block of 256 values to
-whole multiples of ``max|block| / 127`` or ``/ 7`` (block-wise quantisation, Dettmers et al. 2022, arXiv:2110.02861); four bits go two
-to a byte. An update is written and read in ranges, so a merge never holds a decoded one.
+An update is a safetensors file again. Integer tensors and running statistics always travel exactly. ``int8`` and ``int4`` round each
+block of 256 values to whole multiples of ``max|block| / 127`` or ``/ 7`` (block-wise quantisation, Dettmers et al. 2022,
+arXiv:2110.02861); four bits go two to a byte. An update is written and read in ranges, so a merge never holds a decoded one.
 
 Rounding is to nearest, or, with a ``seed``, up or down at random so that the mean is exact (Alistarh et al. 2017, "QSGD",
 arXiv:1610.02132). The draws follow from the seed and the place alone: whoever encodes the same values sends the same bytes.
@@ -40,10 +40,10 @@ _PAIRS = np.stack([np.arange(256) & 15, np.arange(256) >> 4], axis=1).astype(np.
 _Spec = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-def encode(delta: Mapping[str, Array], codec: Codec, *, seed: int | None = None) -> bytes:
-    """``delta`` as bytes; with ``seed``, rounded at random."""
-    exact = {name for name, array in delta.items() if not np.issubdtype(array.dtype, np.floating)}
-    writer = UpdateWriter({name: (array.dtype.name, array.shape) for name, array in delta.items()}, codec, exact=exact, seed=seed)
+def encode(delta: Mapping[str, Array], codec: Codec, *, seed: int | None = None, exact: Collection[str] = ()) -> bytes:
+    """``delta`` as bytes; with ``seed``, rounded at random. What is whole, and the ``exact`` ones, is not rounded."""
+    kept = {name for name, array in delta.items() if name in exact or not np.issubdtype(array.dtype, np.floating)}
+    writer = UpdateWriter({name: (array.dtype.name, array.shape) for name, array in delta.items()}, codec, exact=kept, seed=seed)
     for name, array in delta.items():
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, flat.size, PIECE):
@@ -51,13 +51,14 @@ def encode(delta: Mapping[str, Array], codec: Codec, *, seed: int | None = None)
     return bytes(writer.data)
 
 
-def encode_update(delta: Mapping[str, Array], spec: UnitSpec) -> bytes:
+def encode_update(delta: Mapping[str, Array], spec: UnitSpec, *, buffers: Collection[str]) -> bytes:
     """What a finished unit sends. Where there are few levels it is rounded at random, by draws of its own.
 
     To nearest, what is always small in its block would never arrive; with the 255 levels of ``int8`` that measures as no difference.
+    The version's ``buffers`` are not rounded: beside one of another scale a variance would become negative.
     """
     seed = draw_key("update", spec.seed, spec.epoch, spec.first + spec.start) if spec.codec is Codec.INT4 else None
-    return encode(delta, spec.codec, seed=seed)
+    return encode(delta, spec.codec, seed=seed, exact=buffers if spec.exact_buffers else ())
 
 
 class UpdateWriter:

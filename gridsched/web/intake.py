@@ -63,11 +63,11 @@ def wasm_lacks(spec: JobSpec, blobs: Blobs) -> str:
 
 def _cannot_plan(spec: JobSpec, blobs: Blobs) -> str:
     """Planning is what shows: every operator, and whether all of it fits into the 4 GiB that WebAssembly has."""
-    method, tests = spec.method, max(spec.method.batch_size, 64)
+    method = spec.method
     try:
         program, _ = from_bytes(blobs.get(spec.program))
-        for kind, batch in (("train", method.micro_batch or method.batch_size), ("evaluate", tests)):
-            plan_of(program, kind=kind, batch=batch, inner=method.inner)
+        for kind in ("train", "evaluate"):
+            plan_of(program, kind=kind, batch=method.micro_batch or method.batch_size, inner=method.inner)
     except GridschedError as error:
         return str(error)
     except Exception:  # a planner's bug must not keep a job from the runtime that can train it

@@ -33,7 +33,7 @@ __all__ = ["PlanApi"]
 _KERNELS = "Gridsched-Kernels"
 _MOST_BYTES = 64 << 20
 _NEW_PER_S, _NEW_AT_ONCE = 0.1, 12  # plans that one node has made anew; a page that has to wait asks again
-_LARGEST_TEST_BATCH = 64  # `core.cut.evaluation_unit` takes the job's batch, or this many where that is less
+_LARGEST_TEST_BATCH = 64  # of an evaluation that an earlier release has begun; since then they take the job's batch
 
 
 class PlanApi:

@@ -56,7 +56,7 @@ class FakeRun implements Run {
     finish(): Outcome {
         const bytes = new Uint8Array(new Float32Array(SHAPE[0]! * SHAPE[1]!).fill(this.position * 1e-3).buffer);
         const delta = new Map([["w", { dtype: "float32" as const, shape: SHAPE, bytes }]]);
-        return { update: encodeUpdate(delta, this.unit, this.kernels) as Bytes, metrics: { loss: this.loss, samples: this.unit.stop - this.unit.start }, digests: [] };
+        return { update: encodeUpdate(delta, this.unit, this.kernels, new Set()) as Bytes, metrics: { loss: this.loss, samples: this.unit.stop - this.unit.start }, digests: [] };
     }
 }
 

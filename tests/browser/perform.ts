@@ -71,7 +71,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         const saved = Continuation.fromBytes(files["file"] as Uint8Array);
         return [[saved.unit_id, saved.step, saved.metrics.samples, saved.digests], { file: saved.toBytes() }];
     },
-    version: (_, files) => [[...readVersion(files["file"] as Uint8Array).keys()].sort()],
+    version: (_, files) => [[...readVersion(files["file"] as Uint8Array).tensors.keys()].sort()],
     program: (_, files) => [Array.from(readProgram(files["file"] as Uint8Array).tensors, ([name, { role }]) => [name, role])],
     plan: (_, files) => [readPlan(files["file"] as Uint8Array).kind],
     gather: async ({ positions, keepBytes }, files, kernels) => {
@@ -82,9 +82,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         const found = await dataset.gather(Uint32Array.from(positions as number[]));
         return [asked, { fields: writeTensors(found, new Map()) }];
     },
-    encode: ({ spec }, files, kernels) => {
+    encode: ({ spec, buffers = [] }, files, kernels) => {
         const { tensors } = readTensors(files["delta"] as Uint8Array);
-        return ["", { update: encodeUpdate(tensors, spec as unknown as UnitSpec, kernels) }];
+        return ["", { update: encodeUpdate(tensors, spec as unknown as UnitSpec, kernels, new Set(buffers as string[])) }];
     },
     unit,
     units: async ({ specs }, files, kernels) => {
@@ -97,7 +97,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
             while (!run.done) {
                 run.step();
             }
-            updates[index] = encodeUpdate(run.delta(), spec, kernels);
+            updates[index] = encodeUpdate(run.delta(), spec, kernels, run.buffers);
         }
         return [asked, updates];
     },
@@ -150,7 +150,7 @@ async function unit({ spec, stop }: JsonObject, files: Files, kernels: Kernels):
     }
     const step_ms = (performance.now() - began) / Math.max(run.position - first, 1);
     const answer = { metrics: summary(run.metrics), loss_sum: floatHex(run.metrics.loss_sum), digests: run.digests, step_ms };
-    return run.done ? [answer, { update: encodeUpdate(run.delta(), run.spec, kernels) }] : [answer, { continuation: run.save().toBytes() }];
+    return run.done ? [answer, { update: encodeUpdate(run.delta(), run.spec, kernels, run.buffers) }] : [answer, { continuation: run.save().toBytes() }];
 }
 
 /** Big whole numbers as text, for JSON has no other way to tell them. */

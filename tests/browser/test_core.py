@@ -363,11 +363,19 @@ def _delta() -> dict[str, Array]:
     }
 
 
+@pytest.mark.parametrize("exact", [False, True], ids=["all rounded", "exact buffers"])
 @pytest.mark.parametrize("chosen", list(Codec))
-def test_an_update_is_pythons(node: Host, chosen: Codec) -> None:
-    spec = unit_spec(codec=chosen, seed=2**60 + 7)
-    _, files = node.perform("encode", {"delta": tensors_to_bytes(_delta())}, spec=spec_json(spec))
-    assert files["update"] == codec.encode_update(_delta(), spec)
+def test_an_update_is_pythons(node: Host, chosen: Codec, exact: bool) -> None:
+    spec, buffers = unit_spec(codec=chosen, seed=2**60 + 7, exact_buffers=exact), ["small", "one", "none", "counted"]
+    _, files = node.perform("encode", {"delta": tensors_to_bytes(_delta())}, spec=spec_json(spec), buffers=buffers)
+    assert files["update"] == codec.encode_update(_delta(), spec, buffers=buffers)
+
+
+def test_running_statistics_of_a_kind_that_cannot_be_rounded_here_travel_as_they_are(node: Host) -> None:
+    delta: dict[str, Array] = {"wide": np.linspace(0, 1, 5)}
+    spec = unit_spec(codec=Codec.INT8, exact_buffers=True)
+    _, files = node.perform("encode", {"delta": tensors_to_bytes(delta)}, spec=spec_json(spec), buffers=["wide"])
+    assert files["update"] == codec.encode_update(delta, spec, buffers=["wide"])
 
 
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=600))
@@ -378,7 +386,7 @@ def test_updates_of_any_finite_bits_are_pythons(node: Host, bits: list[int]) -> 
     for chosen in (Codec.HALF, Codec.INT8, Codec.INT4):
         spec = unit_spec(codec=chosen)
         _, files = node.perform("encode", {"delta": tensors_to_bytes(delta)}, spec=spec_json(spec))
-        assert files["update"] == codec.encode_update(delta, spec)
+        assert files["update"] == codec.encode_update(delta, spec, buffers=())
 
 
 @pytest.mark.parametrize("chosen", [Codec.HALF, Codec.INT8, Codec.INT4])

@@ -68,12 +68,13 @@ class InPython:
         spec = case.spec
         dataset = Dataset(DatasetManifest.from_bytes(case.blobs[spec.dataset]), case.blobs.__getitem__)
         runtime = WasmRuntime(case.program, constants(case.program, case.tensors))
-        unit = UnitRun(spec, runtime, dataset, initial_version(case.program, case.tensors).tensors)
+        version = initial_version(case.program, case.tensors)
+        unit = UnitRun(spec, runtime, dataset, version.tensors, buffers=version.buffers)
         if continuation is not None:
             unit.load(Continuation.from_bytes(continuation))
         while unit.position < stop:
             unit.step()
-        saved = encode_update(unit.delta(), spec) if unit.done else unit.save().to_bytes()
+        saved = encode_update(unit.delta(), spec, buffers=unit.buffers) if unit.done else unit.save().to_bytes()
         return Reached(unit.metrics.loss_sum.hex(), unit.digests, saved)
 
 

@@ -18,7 +18,7 @@ from gridsched import auditor
 from gridsched.auditor import Outcome, audit
 from gridsched.cli import app
 from gridsched.core.errors import OutOfMemory
-from gridsched.core.method import Method
+from gridsched.core.method import Codec, Method
 from gridsched.core.settings import Web
 from gridsched.core.work import UnitSpec, UnitState
 from gridsched.flow import admit
@@ -59,7 +59,8 @@ class Node(House):
     def hand_in(self, done: Done, *, times: float = 1.0, digests: bool = True) -> None:
         """Upload what was done, ``times`` over, and say how it came about."""
         altered = {name: (array * times).astype(array.dtype) for name, array in done.delta.items()}
-        data = codec.encode_update(altered if times != 1 else done.delta, self.spec)
+        buffers = read_version(self.daemon.blobs.path(self.spec.base)).buffers
+        data = codec.encode_update(altered if times != 1 else done.delta, self.spec, buffers=buffers)
         digest, lease = hashlib.sha256(data).hexdigest(), self.lease()
         assert self.call("PUT", f"/v1/blobs/{digest}", token=self.token, data=data).status_code == 204
         trail = [[(index + 1) * self.spec.digest_every, name] for index, name in enumerate(done.digests)] if digests else []
@@ -100,6 +101,14 @@ def test_an_honest_unit_is_right_bit_for_bit_at_its_daemon_and_from_the_sites_fi
     offline = CliRunner().invoke(app, ["audit", UNIT, "--site", str(site)], env=elsewhere)
     assert offline.exit_code == 0, offline.output
     assert "bit for bit" in offline.output
+
+
+def test_an_honest_unit_whose_update_is_rounded_and_its_statistics_are_not_is_right_bit_for_bit(house: Node) -> None:
+    house.begin(replace(METHOD, codec=Codec.INT8))
+    assert house.spec.exact_buffers
+    house.hand_in(house.compute())
+    found = house.audited()
+    assert found.exit_code == 0, found.output
 
 
 def test_an_update_that_was_altered_after_honest_training_is_found_out(house: Node) -> None:

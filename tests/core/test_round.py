@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsched.core.cut import evaluation_unit, open_round, rounds_per_epoch, seed_of, total_rounds, units_of
+from gridsched.core.cut import evaluation_unit, lone_sample, open_round, rounds_per_epoch, seed_of, total_rounds, units_of
 from gridsched.core.errors import IllegalMove, InvalidInput
 from gridsched.core.job import JobSpec
 from gridsched.core.method import Method
@@ -100,6 +100,33 @@ def test_a_job_without_held_out_samples_has_no_evaluation() -> None:
     unit = evaluation_unit(spec(test=100), version=version)
     assert unit is not None
     assert (unit.unit_id, unit.spec.stop, unit.spec.base) == ("digits.v2.e0", 100, B)
+
+
+@pytest.mark.parametrize(("batch_size", "micro_batch"), [(1, 0), (8, 0), (256, 0), (256, 16)])
+def test_an_evaluation_computes_no_more_samples_at_once_than_memory_was_measured_for(batch_size: int, micro_batch: int) -> None:
+    version = Version(job_id="digits", number=2, digest=B, parent=A, round_id="digits.r1", epoch=0, updates=(), size_bytes=1, made_at=NOW)
+    method = Method(batch_size=batch_size, micro_batch=micro_batch)
+    unit = evaluation_unit(replace(spec(test=1000), method=method), version=version)
+    assert unit is not None
+    assert (unit.spec.batch_size, unit.spec.micro_batch) == (batch_size, micro_batch)
+
+
+@pytest.mark.parametrize(
+    ("samples", "per_unit", "batch_size", "found"),
+    [(70, 33, 32, 33), (100, 34, 32, 0), (97, 32, 32, 1), (33, 256, 32, 33), (64, 256, 1, 64), (64, 256, 64, 0)],
+)
+def test_a_unit_that_ends_in_a_lone_sample_is_found(samples: int, per_unit: int, batch_size: int, found: int) -> None:
+    job = replace(spec(samples), method=Method(batch_size=batch_size, samples_per_unit=per_unit))
+    assert lone_sample(job) == found
+    units = [unit.spec for n in range(rounds_per_epoch(job)) for unit in units_of(job, open_round(job, number=n, base=A, now=NOW))]
+    assert [unit.samples for unit in units if unit.last_batch == 1][:1] == ([found] if found else [])
+    assert lone_sample(replace(job, local="own")) == 0
+
+
+def test_parts_and_a_member_s_part_are_looked_at_for_a_lone_sample() -> None:
+    job = replace(spec(100), parts=(34, 33, 33), method=Method(batch_size=32))
+    assert lone_sample(job) == 33
+    assert [lone_sample(replace(job, part=part)) for part in range(3)] == [0, 33, 33]
 
 
 def test_seeds_depend_on_every_part_and_its_place() -> None:

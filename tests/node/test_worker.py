@@ -14,13 +14,15 @@ import pytest
 from torch import Tensor
 
 from gridsched.core.errors import StorageFull
+from gridsched.core.method import Codec, InnerOptimizer
 from gridsched.core.work import UnitKind, UnitSpec
 from gridsched.node.mailbox import Mailbox
-from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Lost, Need, Order, Progress, Train, Wake, line
+from gridsched.node.pipe import Done, Drop, Event, Failed, Fetched, Gate, Lost, Need, Order, Progress, Train, Wake, event, line
 from gridsched.node.saver import Saver
 from gridsched.node.state import Home
 from gridsched.node.worker import Worker
 from gridsched.train.checkpoint import latest_file, load_continuation, save_continuation
+from gridsched.train.codec import decode
 from gridsched.train.tensors import Array, version_digest
 from gridsched.train.torch_runtime import TorchRuntime, hardware_class
 from gridsched.train.unit import Continuation, Metrics
@@ -147,6 +149,23 @@ def test_an_undisturbed_unit_gives_its_update_and_audit_points(child: Child, spe
     assert done.metrics["samples"] == 14
 
 
+def test_a_unit_that_diverged_ends_in_a_line_that_the_agent_can_read(child: Child, spec: UnitSpec) -> None:
+    child.train(replace(spec, inner=InnerOptimizer(lr=1e30)))
+    done = child.done()
+    assert event(line(done)) == done
+    assert done.metrics == {"samples": 14.0}, "of a loss that is NaN there is no word"
+
+
+def test_the_running_statistics_of_a_rounded_update_are_not_rounded(child: Child, spec: UnitSpec) -> None:
+    child.train(replace(spec, codec=Codec.INT8, exact_buffers=True))
+    update = child.done().update
+    assert update is not None
+    sent, made = decode(child.home.update_path(update).read_bytes()), decode(peaceful_update(spec))
+    exact = {name for name, array in made.items() if sent[name].tobytes() == array.tobytes()}
+    assert exact >= {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert not exact & {"conv.weight", "out.weight"}
+
+
 @pytest.mark.parametrize("step", range(1, 7))
 def test_a_pause_comes_within_one_step_and_changes_no_bit(child: Child, spec: UnitSpec, step: int) -> None:
     child.at_step[step] = child.gate.shut
@@ -225,7 +244,7 @@ def test_a_continuation_that_nobody_has_or_can_use_costs_steps_but_not_the_unit(
     data = {
         "lost": b"never stored",
         "no continuation": b"MZ" * 100,
-        "of another shape": replace(further, tensors={name: array[..., :1] for name, array in mine.tensors.items()}).to_bytes(),
+        "of another shape": replace(further, tensors={name: array.reshape(-1)[:1] for name, array in mine.tensors.items()}).to_bytes(),
         "without its optimizer": replace(
             further, tensors={name: array + 1 for name, array in mine.tensors.items() if name.startswith("model/")}
         ).to_bytes(),
@@ -248,9 +267,7 @@ def test_a_version_that_nobody_has_any_more_refuses_the_unit_by_its_name(child: 
     child.train(spec)
     child.hear(lambda event: isinstance(event, Need))
     child.tell(Lost(digest=spec.base, why="NotFound: there is no such blob"))
-    assert child.failed().detail == (
-        f"NotFound: unit {spec.unit_id}: blob {spec.base[:12]} cannot be had: NotFound: there is no such blob"
-    )
+    assert child.failed().detail == (f"NotFound: unit {spec.unit_id}: blob {spec.base[:12]} cannot be had: NotFound: there is no such blob")
 
 
 def test_a_dropped_run_ends_without_a_word_and_the_next_begins_warm(child: Child, spec: UnitSpec) -> None:

@@ -86,12 +86,12 @@ def test_a_unit_rounds_by_draws_of_its_own_whoever_runs_it(change: dict[str, int
     sent = {"w": np.random.default_rng(0).normal(size=600).astype(np.float32)}
     own: dict[str, Any] = {"codec": Codec.INT4, "seed": 7, "epoch": 0, "start": 0}
     spec, again = unit_spec(**own), unit_spec(**own | {"unit_id": "another"} | change)
-    assert (encode_update(sent, spec) == encode_update(sent, again)) is same
+    assert (encode_update(sent, spec, buffers=()) == encode_update(sent, again, buffers=())) is same
 
 
 def test_eight_bits_are_rounded_to_nearest() -> None:
     sent = {"w": np.random.default_rng(0).normal(size=600).astype(np.float32)}
-    assert encode_update(sent, unit_spec(codec=Codec.INT8)) == encode(sent, Codec.INT8)
+    assert encode_update(sent, unit_spec(codec=Codec.INT8), buffers=()) == encode(sent, Codec.INT8)
 
 
 @pytest.mark.parametrize("codec", Codec)

@@ -1,18 +1,21 @@
 """A whole job in one process: rounds of units, merged. Churn must not leave a trace in the final version."""
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from gridsched.core.method import Codec, Method, OuterOptimizer
+from gridsched.core.method import Codec, InnerOptimizer, Method, OuterOptimizer
 from gridsched.core.work import UnitSpec
-from gridsched.train.codec import encode
+from gridsched.train.codec import encode, encode_update
 from gridsched.train.dataset import Dataset
 from gridsched.train.merge import check_update, merge_version, tensor_spec
-from gridsched.train.tensors import version_digest
+from gridsched.train.tensors import Array, version_digest
+from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import Continuation, Outcome, run
 from gridsched.train.version import Version, initial_version, read_version
-from tests.train.builders import SAMPLES, dataset_of, hard_net, hard_runtime, samples, unit_spec
+from tests.train.builders import SAMPLES, dataset_of, exported_example, hard_net, hard_runtime, samples, unit_spec
 
 METHODS = {
     "fedavg": Method(),
@@ -70,6 +73,28 @@ def test_a_job_under_churn_ends_in_the_bits_of_one_in_peace(method: Method, code
     assert len(set(peace)) == 2
     for seed in range(2):
         assert train(method, codec, random.Random(seed)) == peace
+
+
+@pytest.mark.parametrize("codec", [Codec.HALF, Codec.INT8, Codec.INT4])
+def test_running_statistics_of_unlike_scale_are_merged_as_they_are(codec: Codec) -> None:
+    program, tensors = exported_example("tabular_mlp")
+    base = initial_version(program, tensors)
+    draw = np.random.default_rng(4)
+    inputs = draw.normal(size=(64, 13)) * ([0, 186**0.5] + 11 * [1])
+    fields = {"input": inputs.astype(np.float32), "y": draw.integers(0, 3, 64)}
+    spec = unit_spec(start=0, stop=64, batch_size=16, passes=4, inner=InnerOptimizer(lr=0.01), exact_buffers=True)
+    delta = run(spec, TorchRuntime(program, tensors), dataset_of(fields), base.tensors).delta
+
+    def merged(codec: Codec, *, exact: bool = True) -> dict[str, Array]:
+        sent = encode_update(delta, replace(spec, codec=codec, exact_buffers=exact), buffers=base.buffers)
+        made = read_version(merge_version(base.to_bytes(), [("u", 64.0, sent)], Method()).version)
+        return {name: made.tensors[name] for name in base.buffers}
+
+    found, wanted = merged(codec), merged(Codec.RAW)
+    assert found["0.running_var"].min() >= 0
+    assert {name: array.tobytes() for name, array in found.items()} == {name: array.tobytes() for name, array in wanted.items()}
+    if codec is Codec.INT8:
+        assert merged(codec, exact=False)["0.running_var"].min() < 0, "as units of earlier releases come out, again and again"
 
 
 def test_a_job_learns() -> None:

@@ -88,7 +88,7 @@ class WasmRun implements Run {
     finish(): Outcome {
         const { spec, metrics, digests } = this.run;
         const points = digests.map((digest, index): [number, string] => [(index + 1) * spec.digest_every, digest]);
-        const update = spec.kind === "train" ? (encodeUpdate(this.run.delta(), spec, this.kernels) as Bytes) : null;
+        const update = spec.kind === "train" ? (encodeUpdate(this.run.delta(), spec, this.kernels, this.run.buffers) as Bytes) : null;
         return { update, metrics: summary(metrics), digests: points };
     }
 }

@@ -15,11 +15,15 @@ const JSON_STYLE = { compact: false, ascii: true };
 
 type Coded = keyof typeof TRAVELLING;
 
-/** The update as one safetensors file. Where there are few levels it is rounded at random, by draws of its own. */
-export function encodeUpdate(delta: Tensors, spec: UnitSpec, kernels: Kernels): Uint8Array {
+/**
+ * The update as one safetensors file. Where there are few levels it is rounded at random, by draws of its own. The version's `buffers`
+ * are not rounded: beside one of another scale a variance would become negative.
+ */
+export function encodeUpdate(delta: Tensors, spec: UnitSpec, kernels: Kernels, buffers: ReadonlySet<string>): Uint8Array {
     const { codec } = spec;
+    const exact = (name: string): boolean => codec === "raw" || (spec.exact_buffers === true && buffers.has(name));
     const seed = codec === "int4" ? drawKey(kernels, "update", spec.seed, spec.epoch, spec.first + spec.start) : null;
-    const coded = codec === "raw" ? new Map<string, Tensor>() : new Map([...delta].filter(([, { dtype }]) => dtype.startsWith("float")));
+    const coded = new Map([...delta].filter(([name, { dtype }]) => dtype.startsWith("float") && !exact(name)));
     const { data, parts } = allocate(layout(delta, coded, codec), about(coded, codec));
     for (const [name, tensor] of delta) {
         const part = parts.get(name) as Uint8Array;

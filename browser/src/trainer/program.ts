@@ -56,14 +56,21 @@ function readTensor(value: Json): [string, ModelTensor] {
     return [name, { dtype: dtypeOf(`tensor ${name}`, item.dtype), shape: shapeOf(`tensor ${name}`, item.shape), role }];
 }
 
-/** The model tensors of a version, by name. TrainerError for any other file. */
-export function readVersion(data: Uint8Array): Tensors {
+/** What a unit starts from: the model's tensors, and which of them are running statistics. */
+export interface Version {
+    readonly tensors: Tensors;
+    readonly buffers: ReadonlySet<string>;
+}
+
+/** Read a version; TrainerError for any other file. */
+export function readVersion(data: Uint8Array): Version {
     const { tensors, metadata } = readTensors(data);
     const about = record("a version's gridsched.version", parseJson(metadata.get("gridsched.version") ?? "null"), ["buffers"]);
-    for (const name of list("the buffers of a version", about.buffers)) {
-        if (!tensors.has(text("a buffer's name", name))) {
-            throw new TrainerError(`buffer ${String(name)} of the version is missing in it`);
-        }
+    const buffers = list("the buffers of a version", about.buffers).map((name) => text("a buffer's name", name));
+    const missing = buffers.find((name) => !tensors.has(name));
+    if (missing !== undefined) {
+        throw new TrainerError(`buffer ${missing} of the version is missing in it`);
     }
-    return new Map([...tensors].filter(([name]) => !name.startsWith(OUTER))); // momentum that versions of release 0.1 brought along
+    const own = [...tensors].filter(([name]) => !name.startsWith(OUTER)); // momentum that versions of release 0.1 brought along
+    return { tensors: new Map(own), buffers: new Set(buffers) };
 }

@@ -49,6 +49,8 @@ export interface UnitSpec {
     readonly precision: string;
     readonly memory_bytes: number;
     readonly local: string;
+    /** Running statistics travel as they are, whatever the codec; a daemon of an earlier release does not say so. */
+    readonly exact_buffers?: boolean;
 }
 
 /**

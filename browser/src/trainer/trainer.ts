@@ -46,12 +46,13 @@ export class Trainer {
         const dataset = await this.#datasetOf(spec);
         checkRange(spec, dataset);
         const samples = await dataset.gather(unitSamples(this.#kernels, spec, dataset.samples));
-        const base = readVersion(await this.#blobs.get(spec.base, "the model version"));
+        const { tensors: base, buffers } = readVersion(await this.#blobs.get(spec.base, "the model version"));
         const [first, ...more] = chosen.values();
         const parts = [first as Plan, ...more] as const;
         parts.forEach((plan) => checkFields(plan, samples));
         const host = new Host(this.#kernels, program, [...parts]);
-        return new UnitRun(spec, { kernels: this.#kernels, host, plan: (kind, size) => chosen.get(`${kind} ${size}`) as Plan, samples, base });
+        const plan = (kind: Plan["kind"], size: number): Plan => chosen.get(`${kind} ${size}`) as Plan;
+        return new UnitRun(spec, { kernels: this.#kernels, host, plan, samples, base, buffers });
     }
 
     async #programOf(spec: UnitSpec): Promise<{ readonly value: Program; readonly plans: Map<string, Plan> }> {

@@ -20,13 +20,17 @@ const OPTIMIZER = "optimizer/";
 /** The plan for a batch, or a micro-batch, of `size` samples. */
 export type PlanFor = (kind: Plan["kind"], size: number) => Plan;
 
-/** What a unit runs on. `samples` are the unit's own, in the order of its first pass; `base` is the version it starts from. */
+/**
+ * What a unit runs on. `samples` are the unit's own, in the order of its first pass; `base` is the version it starts from, with its
+ * running statistics by name.
+ */
 export interface UnitParts {
     readonly kernels: Kernels;
     readonly host: Host;
     readonly plan: PlanFor;
     readonly samples: Tensors;
     readonly base: Tensors;
+    readonly buffers: ReadonlySet<string>;
 }
 
 /** A unit in the making: `step()` until `done`; `save()` and `load()` between any two steps. */
@@ -60,6 +64,11 @@ export class UnitRun {
     /** Sums over the steps so far. */
     get metrics(): Metrics {
         return this.#metrics;
+    }
+
+    /** The running statistics among the tensors of its version. */
+    get buffers(): ReadonlySet<string> {
+        return this.#parts.buffers;
     }
 
     /** The parameter digests so far, one per `digest_every` steps. */
