@@ -13,15 +13,16 @@ import msgspec
 import numpy as np
 
 from gridsched.clock import SystemClock
+from gridsched.core.cut import lone_sample
 from gridsched.core.errors import DatasetError, ProgramError
 from gridsched.core.job import Dataset, JobSpec
-from gridsched.core.method import Method
+from gridsched.core.method import Method, NotFinite
 from gridsched.remote import Operator
 from gridsched.train.dataset import DatasetManifest, write_dataset
 from gridsched.train.draws import draw_key
 from gridsched.train.jobfile import BAGGING, ONE_CLASS, JobFile, load_jobfile
 from gridsched.train.partition import Partition, cut, reordered
-from gridsched.train.program import to_bytes
+from gridsched.train.program import from_bytes, to_bytes
 from gridsched.train.tensors import Array
 from gridsched.train.version import initial_version
 
@@ -117,12 +118,29 @@ def prepare(
         local=job.local,
         **(wishes or {}),
     )
-    if method.name not in (BAGGING, ONE_CLASS):
-        return Submission(specs=(replace(spec, job_id=_id_of(spec)),), blobs=blobs)
-    members = _members(spec, job.members)
+    specs: tuple[JobSpec, ...] = (replace(spec, job_id=_id_of(spec)),)
+    if method.name in (BAGGING, ONE_CLASS):
+        specs = _members(spec, job.members)
     if method.name == ONE_CLASS and tests:
-        members = _on_own_tests(members, tests, put)
-    return Submission(specs=members, blobs=blobs)
+        specs = _on_own_tests(specs, tests, put)
+    _refuse_lone_samples(specs, blobs, train)
+    return Submission(specs=specs, blobs=blobs)
+
+
+def _refuse_lone_samples(specs: Sequence[JobSpec], blobs: Mapping[str, bytes], train: Mapping[str, Array]) -> None:
+    """Raise where a unit would end in a batch of one sample, and the program cannot normalise over one."""
+    method, size = specs[0].method, next(filter(None, map(lone_sample, specs)), 0)
+    if not size or method.not_finite is NotFinite.SKIP:
+        return
+    from gridsched.train.export import breaks_alone  # torch, without which nothing has come as far as this
+
+    program, tensors = from_bytes(blobs[specs[0].program])
+    two = {field.name: np.ascontiguousarray(np.resize(train[field.name][:2], (2, *field.shape))) for field in program.fields}
+    if name := breaks_alone(program, tensors, two):
+        raise ProgramError(
+            f"a unit of {size} samples in batches of {method.batch_size} ends in a batch of one, of which no variance can be taken: "
+            f"{name} would become NaN; choose another batch_size or samples_per_unit, or not_finite = skip to go on without such units"
+        )
 
 
 def _in_parts(job: JobFile, train: Mapping[str, Array], seed: int) -> tuple[Mapping[str, Array], tuple[int, ...]]:

@@ -11,7 +11,7 @@ from gridsched.core.facts import Fact
 from gridsched.core.job import Job
 from gridsched.core.lease import Lease, LeaseReason
 from gridsched.core.method import NotFinite
-from gridsched.core.work import UnitKind, WorkUnit
+from gridsched.core.work import UnitKind, UnitSpec, WorkUnit
 from gridsched.flow import advance
 from gridsched.flow.auditors import at_hand
 from gridsched.ports import Tx
@@ -31,10 +31,19 @@ def settled(tx: Tx, now: datetime, unit: WorkUnit) -> list[Fact]:
         return []
     if tx.must(Job, unit.spec.job_id).spec.method.not_finite is NotFinite.SKIP:
         return advance.skip(tx, now, unit)
-    return advance.hopeless(tx, now, unit, f"{_told(unit)} ended in NaN or infinity on {' and '.join(by)}; {_REMEDY}")
+    return advance.hopeless(tx, now, unit, f"{_told(unit)} ended in NaN or infinity on {' and '.join(by)}; {_remedy(unit.spec)}")
 
 
 _REMEDY = "lower the learning rate, look at these samples, or submit with not_finite = skip to go on without them"
+
+
+def _remedy(spec: UnitSpec) -> str:
+    if spec.kind is not UnitKind.TRAIN or spec.last_batch > 1:
+        return _REMEDY
+    return (
+        f"{spec.samples} samples in batches of {spec.batch_size} end in a batch of one, which batch normalisation turns into NaN: "
+        f"where the model has it, choose another batch_size; else {_REMEDY}"
+    )
 
 
 def others(tx: Tx, now: datetime, unit: WorkUnit, tries: Sequence[Lease]) -> bool:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.export
 from torch import Tensor, fx, nn
@@ -26,7 +27,7 @@ from gridsched.train.tensors import DTYPES, Array
 from gridsched.train.torch_runtime import TorchRuntime
 from gridsched.train.unit import READ_AHEAD
 
-__all__ = ["Loss", "call_module", "export", "unit_bytes"]
+__all__ = ["Loss", "breaks_alone", "call_module", "export", "unit_bytes"]
 
 Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
@@ -123,21 +124,41 @@ class _Names:
                 self._add(name, tensor, "buffer")
 
     def _add(self, name: str, tensor: Tensor, role: str) -> None:
-        channels_last = tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
-        layout = "channels_last" if channels_last else "contiguous"
-        self.specs[name] = TensorSpec(name=name, dtype=_dtype(tensor), shape=tuple(tensor.shape), role=role, layout=layout)
-        self.arrays[name] = tensor.detach().cpu().contiguous().clone().numpy()
+        self.specs[name], self.arrays[name] = _spec(name, tensor, role), _array(tensor)
 
     def resolve(self, target: str, holder: nn.Module) -> Ref:
         """The stored tensor that a traced attribute stands for; a tensor the model made up becomes a constant."""
         name = target.removeprefix(_PREFIX)
         name = self.aliases.get(name, name)
-        if name not in self.specs:
+        if name not in self.specs or self.specs[name].role == "constant":
             tensor: Any = holder
             for part in target.split("."):
                 tensor = getattr(tensor, part)
-            self._add(name, tensor, "constant")
+            name = self._constant(name, tensor)
         return Ref("tensor", name)
+
+    def _constant(self, name: str, tensor: Tensor) -> str:
+        """What the constant is stored under: each trace numbers its own anew, so where another has ``name`` it is ``name.2``, and so on."""
+        wanted, number = name, 1
+        while name in self.specs and not self._holds(name, tensor):
+            number += 1
+            name = f"{wanted}.{number}"
+        if name not in self.specs:
+            self._add(name, tensor, "constant")
+        return name
+
+    def _holds(self, name: str, tensor: Tensor) -> bool:
+        return self.specs[name] == _spec(name, tensor, "constant") and self.arrays[name].tobytes() == _array(tensor).tobytes()
+
+
+def _spec(name: str, tensor: Tensor, role: str) -> TensorSpec:
+    channels_last = tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    layout = "channels_last" if channels_last else "contiguous"
+    return TensorSpec(name=name, dtype=_dtype(tensor), shape=tuple(tensor.shape), role=role, layout=layout)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().contiguous().clone().numpy()
 
 
 def _trace(module: nn.Module, loss: Loss, batch: dict[str, Tensor], names: _Names, label: str) -> Graph:
@@ -240,6 +261,23 @@ def unit_bytes(program: Program, tensors: Mapping[str, Array], batch: Mapping[st
     model = sum(array.nbytes for array in runtime.state().values())
     slots = sum(array.nbytes for array in runtime.optimizer_state().values())
     return int(alive.peak_bytes) + 6 * model + slots + READ_AHEAD * sum(array.nbytes for array in batch.values())
+
+
+def breaks_alone(program: Program, tensors: Mapping[str, Array], batch: Mapping[str, Array]) -> str:
+    """The buffer that a training step on the first sample of ``batch`` makes NaN, and one on all of it does not; "" where there is none.
+
+    Of one value there is no variance: batch normalisation divides nothing by nothing.
+    """
+    alone = _broken(program, tensors, {name: array[:1] for name, array in batch.items()})
+    return min(alone - _broken(program, tensors, batch), default="") if alone else ""
+
+
+def _broken(program: Program, tensors: Mapping[str, Array], batch: Mapping[str, Array]) -> set[str]:
+    """The buffers that are not finite after a training step."""
+    runtime = TorchRuntime(program, tensors)
+    runtime.train_step(batch, seed=0)
+    state = runtime.state()
+    return {name for name in program.names("buffer") if not np.isfinite(state[name]).all()}
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -9,11 +9,11 @@ from torch import nn
 
 from gridsched.core.errors import ProgramError, UnsupportedOperator
 from gridsched.core.method import InnerOptimizer
-from gridsched.train.export import export
+from gridsched.train.export import breaks_alone, export
 from gridsched.train.graph import TensorSpec
 from gridsched.train.operators import ALLOWED
 from gridsched.train.torch_runtime import TorchRuntime, load_version
-from tests.train.builders import HardNet, cross_entropy, hard_net
+from tests.train.builders import HardNet, cross_entropy, example, exported_example, hard_net, samples
 
 BATCH = {"x": torch.zeros(2, 4), "y": torch.zeros(2, dtype=torch.int64)}
 
@@ -81,6 +81,33 @@ def test_a_loss_that_is_no_scalar_is_refused() -> None:
 def test_an_example_batch_of_one_sample_is_refused() -> None:
     with pytest.raises(ProgramError, match="two or more samples"):
         export(Linear(), {"x": torch.zeros(1, 4)}, lambda outputs, batch: outputs.mean())
+
+
+DOUBLE, FIVE = torch.tensor([2.0]), torch.tensor([5.0])
+
+
+class Switching(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            x = x * DOUBLE
+        return super().forward(x - FIVE)
+
+
+def test_a_constant_of_evaluation_is_not_taken_for_one_of_training() -> None:
+    module = Switching()
+    program, tensors = export(module, BATCH, cross_entropy)
+    batch = {"x": torch.randn(5, 4), "y": torch.tensor([0, 1, 2, 0, 1])}
+    arrays = {name: field.numpy() for name, field in batch.items()}
+    runtime = TorchRuntime(program, tensors)
+    assert runtime.answer(arrays)[1].tobytes() == module.eval()(batch["x"]).detach().numpy().tobytes()
+    assert runtime.train_step(arrays, 0) == cross_entropy(module.train()(batch["x"]), batch).item()
+    assert program.names("constant") == ("lifted_tensor_0", "lifted_tensor_1", "lifted_tensor_0.2")
+
+
+def test_one_sample_alone_breaks_a_variance_over_the_batch_and_not_one_over_a_picture() -> None:
+    wines = example("tabular_mlp").dataset()[0]
+    assert breaks_alone(*exported_example("tabular_mlp"), {name: array[:2] for name, array in wines.items()}) == "0.running_var"
+    assert breaks_alone(*hard_net(), {name: array[:2] for name, array in samples().items()}) == ""
 
 
 @pytest.mark.parametrize("training", [True, False])

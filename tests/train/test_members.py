@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gridsched.core.errors import DatasetError
+from gridsched.core.errors import DatasetError, ProgramError
 from gridsched.owner import Submission, prepare
 from gridsched.train.dataset import Dataset, DatasetManifest
 
@@ -54,6 +54,25 @@ def stored(made: Submission, digest: str | None) -> dict[str, np.ndarray]:
     assert digest is not None
     dataset = Dataset(DatasetManifest.from_bytes(made.blobs[digest]), made.blobs.__getitem__)
     return dataset.batch(np.arange(dataset.samples))
+
+
+NORMED = """
+def model():
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3))
+
+def example_batch():
+    return {"input": torch.zeros(2, 4), "y": torch.zeros(2, dtype=torch.int64)}
+
+def dataset():
+    return {"input": np.eye(4, dtype=np.float32)[np.arange(33) % 4], "y": np.arange(33) % 3}, {}
+"""
+
+
+def test_a_lone_last_sample_that_cannot_be_normalised_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    method: dict[str, object] = {"batch_size": 32, "units_per_round": 1}
+    with pytest.raises(ProgramError, match=r"33 samples in batches of 32 ends in a batch of one.*: 0\.running_var would become NaN"):
+        prepared(tmp_path, method, more=NORMED)
+    assert prepared(tmp_path, method | {"not_finite": "skip"}, more=NORMED).spec.samples == 33
 
 
 def test_a_job_file_without_ensemble_is_one_job(tmp_path: Path) -> None:
