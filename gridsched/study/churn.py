@@ -102,7 +102,7 @@ def _switch(fleet: Fleet, switching: Switching | None, elapsed_s: float) -> None
             fleet.power(name, on=on)
 
 
-def _books(arm: Arm, fleet: Fleet, job_id: str) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+def _books(arm: Arm, fleet: Fleet, job_id: str) -> tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]:
     """The job's epochs and versions."""
     state, epochs, versions = fleet.job(job_id)
     if state["state"] not in ("running", "done"):
