@@ -33,7 +33,7 @@ def asked_again(tries: Iterable[Lease]) -> datetime | None:
     refused = [lease.changed_at for lease in tries if lease.reason is LeaseReason.NODE_REFUSED]
     if len(refused) < _AT_ONCE:
         return None
-    return max(refused) + min(_MOST_OFTEN * 2 ** min(len(refused) - _AT_ONCE, 10), _LEAST_OFTEN)
+    return max(refused) + min(_MOST_OFTEN * (1 << min(len(refused) - _AT_ONCE, 10)), _LEAST_OFTEN)
 
 
 class OpenWork:
