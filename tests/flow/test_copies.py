@@ -424,4 +424,4 @@ def test_what_is_left_of_a_unit_under_way_twice_is_counted_by_the_further_one(ho
         with house.store.write() as tx:
             tx.put(replace(further, step=12), replace(behind, step=4))
         with house.store.read() as tx:
-            assert timing._steps_left(tx, job) == 2 * 16 + 2 - 12
+            assert timing._steps_left(tx, job) == 2 * 16 + 4 - 12
