@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from statistics import median
 
 import numpy as np
@@ -149,10 +150,14 @@ def _says(strip: Strip) -> str:
 
 
 def energy(axes: Axes, epochs: Sequence[Epoch], *, until: datetime) -> None:
-    """A stacked bar for each epoch, as wide as it lasted in this time: useful, wasted and idle energy."""
+    """A stacked bar for each epoch: useful, wasted and idle energy.
+
+    An epoch ends when it has been evaluated, and the next one does not wait for that: a bar is as wide as it took the next to begin.
+    """
     scale, unit = (3.6e6, "kWh") if max((_whole_j(e) for e in epochs), default=0.0) >= 3.6e6 else (3600.0, "Wh")
-    for epoch in epochs:
-        start, end = days(epoch.started_at), days(epoch.ended_at or until)
+    for epoch, after in zip_longest(epochs, epochs[1:]):
+        ended = epoch.ended_at or until
+        start, end = days(epoch.started_at), days(min(ended, after.started_at) if after is not None else ended)
         bottom = 0.0
         for joules, colour in ((epoch.useful_j, GREEN), (epoch.wasted_j, RED), (epoch.idle_j, GREY)):
             axes.bar(start, joules / scale, width=end - start, bottom=bottom, align="edge", color=colour, edgecolor="white", linewidth=1.2)
@@ -165,7 +170,7 @@ def energy(axes: Axes, epochs: Sequence[Epoch], *, until: datetime) -> None:
     heading(
         axes,
         "Energy per epoch",
-        [(unit, MUTED), ("of this time, each as wide as it lasted:", MUTED), ("useful", "#007A59"), ("wasted", RED), ("idle", MUTED)],
+        [(unit, MUTED), ("each as wide as it took the next to begin:", MUTED), ("useful", "#007A59"), ("wasted", RED), ("idle", MUTED)],
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from gridsched.report import lanes
 __all__ = ["Line", "Panel", "draw", "markdown", "write"]
 
 _COLOURS = (lanes.BLUE, lanes.RED, lanes.GREEN, lanes.PURPLE, lanes.ORANGE, lanes.SKY, lanes.MUTED)
+_LETTERS_AN_INCH = 14.0
 _STYLES = ("o-", "s-", "^-", "D-", "v-", "P-", "X-")
 
 
@@ -57,11 +59,11 @@ def write(folder: Path, name: str, document: Mapping[str, Any], rows: Sequence[M
 
 def draw(path: Path, title: str, about: str, panels: Sequence[Panel]) -> Path:
     """The panels side by side as a PNG."""
-    width = 4.6 * len(panels) + 0.6
-    figure = Figure(figsize=(max(width, 7.0), 4.9), dpi=150, facecolor="white")
+    width = max(4.6 * len(panels) + 0.6, 7.0)
+    figure = Figure(figsize=(width, 4.9), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.02, 0.955, title, fontsize=14, fontweight="bold", color=lanes.INK, va="center")
-    figure.text(0.02, 0.895, about, fontsize=8.5, color=lanes.MUTED, va="center")
+    figure.text(0.02, 0.915, "\n".join(wrap(about, int(_LETTERS_AN_INCH * width))), fontsize=8.5, color=lanes.MUTED, va="top")
     found = figure.subplots(1, len(panels), squeeze=False)[0]
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.27, top=0.78, wspace=0.28)
     for axes, panel in zip(found, panels, strict=True):

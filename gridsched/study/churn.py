@@ -32,7 +32,8 @@ class Outcome:
     """What an arm came to. ``digest`` is the final version's; ``done`` is the share of rounds merged when time was up (1: all).
 
     Energies are all that was drawn, also in an epoch that time ran out in, as `per_epoch` spreads it over the ``ended`` ones, in joules;
-    what a unit under way has drawn is in no epoch's books yet. ``cuts`` counts the times that a node lost its power.
+    what a unit under way has drawn is in no epoch's books yet. ``audit_j`` is the part of ``wasted_j`` that went into units of nodes not
+    yet trusted, done again elsewhere and compared. ``cuts`` counts the times that a node lost its power.
     """
 
     arm: str
@@ -48,6 +49,7 @@ class Outcome:
     wasted_j: float
     idle_j: float
     cuts: int
+    audit_j: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields by name."""
@@ -134,6 +136,7 @@ def outcome(
         useful_j=drawn("useful_j"),
         wasted_j=drawn("wasted_j"),
         idle_j=drawn("idle_j"),
+        audit_j=drawn("audit_j"),
         cuts=cuts,
     )
 

@@ -21,7 +21,8 @@ def churn_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
     return {
         "title": f"{most} nodes switched off and on every X seconds",
         "about": f"job {job_id}; {len(ended)} of {len(found)} runs came to their end, {bits}; "
-        "each node is held to its share of this machine; energy is estimated from processor time",
+        "each node is held to its share of this machine; energy is estimated from processor time; "
+        "audits are units of nodes not yet trusted, done again elsewhere and compared: one node alone has nobody for that",
         "same_bits": same,
         "runs": [one.as_dict() for one in found],
     }
@@ -39,7 +40,8 @@ def churn_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
             if one.done >= 1
             else f"{one.done:.0%} done in {one.wall_s:.0f} s",
             "useful Wh/epoch": _watt_hours(one, one.useful_j),
-            "wasted Wh/epoch": _watt_hours(one, one.wasted_j),
+            "audits Wh/epoch": _watt_hours(one, one.audit_j),
+            "wasted Wh/epoch": _watt_hours(one, one.wasted_j - one.audit_j),
             "energy": _against(one, peace),
             "power cuts": str(one.cuts),
         }
@@ -92,7 +94,7 @@ def peers_document(found: Sequence[Outcome], job_id: str) -> dict[str, Any]:
         "title": f"{most} nodes without power and with it every X seconds: gridsched and its peers",
         "about": f"job {job_id}; torch.distributed saves a checkpoint at the end of every epoch and begins again there after each cut; "
         "energy is estimated from processor time in the same way for all; it is all that was drawn, spread over the epochs that ended, "
-        "but for what units under way at the end had drawn with gridsched",
+        "but for what units under way at the end had drawn with gridsched, which alone does units of nodes not yet trusted again (audits)",
         "runs": [one.as_dict() for one in found],
     }
 
@@ -106,6 +108,7 @@ def peers_rows(found: Sequence[Outcome]) -> list[Mapping[str, str]]:
             "done": f"{one.done:.0%}",
             "time": f"{one.wall_s:.0f} s",
             "Wh/epoch": _watt_hours(one, _spent_j(one)),
+            "of it audits": _watt_hours(one, one.audit_j),
             "power cuts": str(one.cuts),
         }
         for one in found

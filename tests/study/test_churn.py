@@ -36,7 +36,14 @@ def test_one_run_alone_one_in_peace_and_one_for_each_way_and_time() -> None:
 
 def epoch(*, ended: bool, useful_j: float, wasted_j: float) -> dict[str, Any]:
     at = "2026-01-28T02:00:00+00:00" if ended else None
-    return {"ended_at": at, "accuracy": 0.5 if ended else None, "useful_j": useful_j, "wasted_j": wasted_j, "idle_j": 1.0}
+    return {
+        "ended_at": at,
+        "accuracy": 0.5 if ended else None,
+        "useful_j": useful_j,
+        "wasted_j": wasted_j,
+        "idle_j": 1.0,
+        "audit_j": wasted_j / 5,
+    }
 
 
 def test_what_was_drawn_in_the_epoch_that_time_ran_out_in_counts_like_the_rest() -> None:
@@ -44,7 +51,7 @@ def test_what_was_drawn_in_the_epoch_that_time_ran_out_in_counts_like_the_rest()
     books = [epoch(ended=True, useful_j=100.0, wasted_j=5.0), epoch(ended=False, useful_j=60.0, wasted_j=40.0)]
     found = outcome(Arm(name="cut", nodes=2), books, versions, rounds=4, wall_s=9.0, cuts=3)
     assert (found.ended, found.done, found.accuracy, found.digest) == (1, 0.75, 0.5, "d3")
-    assert (found.useful_j, found.wasted_j, found.idle_j) == (160.0, 45.0, 2.0)
+    assert (found.useful_j, found.wasted_j, found.idle_j, found.audit_j) == (160.0, 45.0, 2.0, 9.0)
     twice = outcome(Arm(name="cut", nodes=2), [*books, books[0]], versions, rounds=4, wall_s=9.0, cuts=3)
     assert (twice.useful_j, twice.wasted_j) == (130.0, 25.0)
 
