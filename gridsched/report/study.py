@@ -17,6 +17,7 @@ __all__ = ["Line", "Panel", "draw", "markdown", "write"]
 
 _COLOURS = (lanes.BLUE, lanes.RED, lanes.GREEN, lanes.PURPLE, lanes.ORANGE, lanes.SKY, lanes.MUTED)
 _LETTERS_AN_INCH = 14.0
+_LEGEND_LINE = 0.17  # inches
 _STYLES = ("o-", "s-", "^-", "D-", "v-", "P-", "X-")
 
 
@@ -60,12 +61,13 @@ def write(folder: Path, name: str, document: Mapping[str, Any], rows: Sequence[M
 def draw(path: Path, title: str, about: str, panels: Sequence[Panel]) -> Path:
     """The panels side by side as a PNG."""
     width = max(4.6 * len(panels) + 0.6, 7.0)
-    figure = Figure(figsize=(width, 4.9), dpi=150, facecolor="white")
+    height = 4.9 + _LEGEND_LINE * max(0, max(len(panel.lines) for panel in panels) - 4)
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.02, 0.955, title, fontsize=14, fontweight="bold", color=lanes.INK, va="center")
-    figure.text(0.02, 0.915, "\n".join(wrap(about, int(_LETTERS_AN_INCH * width))), fontsize=8.5, color=lanes.MUTED, va="top")
+    figure.text(0.02, 1 - 0.22 / height, title, fontsize=14, fontweight="bold", color=lanes.INK, va="center")
+    figure.text(0.02, 1 - 0.42 / height, "\n".join(wrap(about, int(_LETTERS_AN_INCH * width))), fontsize=8.5, color=lanes.MUTED, va="top")
     found = figure.subplots(1, len(panels), squeeze=False)[0]
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.27, top=0.78, wspace=0.28)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=1 - 3.58 / height, top=1 - 1.08 / height, wspace=0.28)
     for axes, panel in zip(found, panels, strict=True):
         _panel(axes, panel)
     figure.savefig(path, metadata={"Software": "gridsched", "Title": title})

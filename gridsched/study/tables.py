@@ -138,6 +138,7 @@ def peers_panels(found: Sequence[Outcome]) -> list[Panel]:
     every = "a power cut every X seconds"
     return [
         Panel(title="Done when time was up (%)", x_title=every, lines=lines(lambda one: one.done, ended=False), log=True, percent=True),
+        Panel(title="Accuracy (%)", x_title=every, lines=lines(lambda one: one.accuracy, ended=True), log=True, percent=True),
         Panel(title="Time to the last epoch (s)", x_title=every, lines=lines(lambda one: one.wall_s, ended=True), log=True),
         Panel(title="Energy per epoch (Wh)", x_title=every, lines=lines(lambda one: _spent_j(one) / 3600, ended=True), log=True),
     ]
