@@ -93,10 +93,11 @@ def test_a_table_a_document_and_a_picture_are_written(tmp_path: Path) -> None:
 def test_the_peer_s_runs_stand_beside_ours(tmp_path: Path) -> None:
     theirs = [replace(one, arm=f"torch.distributed: {one.arm}", digest="") for one in (PEACE, CUT)]
     found = [ALONE, PEACE, replace(CUT, done=1.0, accuracy=0.9), *theirs]
-    done, time, _ = peers_panels(found)
+    done, accuracy, time, _ = peers_panels(found)
     assert [(line.name, line.y) for line in done.lines] == [
         ("gridsched", [1.0]), ("torch.distributed", [0.25]), ("gridsched, in peace", [1.0]), ("torch.distributed, in peace", [1.0]),
     ]  # fmt: skip
+    assert [line.y for line in accuracy.lines[:2]] == [[0.9], [None]], "of a run that did not end none is told"
     assert [line.y for line in time.lines[:2]] == [[21.0], [None]]
     assert [row["done"] for row in peers_rows(found)] == ["100%", "100%", "100%", "100%", "25%"]
     assert write(tmp_path, "peers", peers_document(found, "j"), peers_rows(found), peers_panels(found))[2].exists()
