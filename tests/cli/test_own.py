@@ -5,13 +5,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from gridsched.cli import app
-from gridsched.node.state import Home, Identity
-from tests.web.conftest import SHAPE, ZONE, House, fresh_house
+from gridsched.node.state import Home
+from tests.web.conftest import House, fresh_house, worked_home
 
 
 @pytest.fixture
@@ -22,12 +21,7 @@ def house() -> Iterator[House]:
 
 @pytest.fixture
 def home(house: House, tmp_path: Path) -> Home:
-    token = house.working("pc")
-    house.finish(token, np.ones(SHAPE, np.float32) * np.float32(1e-3))
-    made = Home(tmp_path / "home")
-    made.make()
-    made.set_identity(Identity(url=house.url, node_id="pc", token=token, zone=ZONE, power_w=100.0, runtime="r", clock_speed=1.0))
-    return made
+    return worked_home(house, tmp_path / "home")
 
 
 def typed(home: Home, *words: str, answer: str = "") -> Result:

@@ -24,6 +24,7 @@ from gridsched.core.signal import Quality, Reading, SignalKind
 from gridsched.core.work import UnitState, WorkUnit
 from gridsched.daemon import Daemon
 from gridsched.flow import admit, ingest
+from gridsched.node.state import Home, Identity
 from gridsched.testing import ManualClock
 from gridsched.testing.simulation import POLICY
 from gridsched.train.codec import encode
@@ -177,6 +178,16 @@ def build(web: Web) -> Iterator[House]:
     yield house
     house.close()
     shutil.rmtree(folder)
+
+
+def worked_home(house: House, folder: Path) -> Home:
+    """The home of a node that has handed a unit in."""
+    token = house.working("pc")
+    house.finish(token, np.full(SHAPE, 1e-3, np.float32))
+    home = Home(folder)
+    home.make()
+    home.set_identity(Identity(url=house.url, node_id="pc", token=token, zone=ZONE, power_w=100.0, runtime="r", clock_speed=1.0))
+    return home
 
 
 @contextmanager

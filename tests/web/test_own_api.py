@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gridsched.core.errors import Conflict, Unreachable
@@ -12,19 +11,13 @@ from gridsched.core.fleet import Node, Presence
 from gridsched.core.lease import Lease
 from gridsched.core.meter import MeterReading
 from gridsched.node import own
-from gridsched.node.state import Home, HomeLock, Identity
-from tests.web.conftest import SHAPE, ZONE, House
+from gridsched.node.state import Home, HomeLock
+from tests.web.conftest import House, worked_home
 
 
 @pytest.fixture
 def worked(house: House, tmp_path: Path) -> Home:
-    """The home of a node that has handed a unit in."""
-    token = house.working("pc")
-    house.finish(token, np.ones(SHAPE, np.float32) * np.float32(1e-3))
-    home = Home(tmp_path / "home")
-    home.make()
-    home.set_identity(Identity(url=house.url, node_id="pc", token=token, zone=ZONE, power_w=100.0, runtime="r", clock_speed=1.0))
-    return home
+    return worked_home(house, tmp_path / "home")
 
 
 def test_the_record_holds_all_rows_and_facts_about_the_node_and_no_secret(house: House, worked: Home) -> None:
