@@ -230,9 +230,10 @@ def test_a_damaged_continuation_costs_steps_but_not_the_unit(child: Child, home:
     assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
 
 
+@pytest.mark.parametrize("left", [5, 7], ids=["from its own middle", "from the beginning"])
 @pytest.mark.parametrize("lack", ["lost", "no continuation", "of another shape", "without its optimizer"])
 def test_a_continuation_that_nobody_has_or_can_use_costs_steps_but_not_the_unit(
-    child: Child, home: Home, spec: UnitSpec, lack: str
+    child: Child, home: Home, spec: UnitSpec, lack: str, left: int
 ) -> None:
     child.at_step[2] = child.gate.shut
     child.train(spec)
@@ -252,12 +253,14 @@ def test_a_continuation_that_nobody_has_or_can_use_costs_steps_but_not_the_unit(
     digest = hashlib.sha256(data).hexdigest()
     if lack != "lost":
         (home.blobs / digest).write_bytes(data)
+    if left == 7:
+        home.forget(spec.unit_id)
     child.train(spec, run=2, continuation=digest, continuation_step=4)
     if lack == "lost":
         child.hear(lambda event: isinstance(event, Need))
         child.tell(Lost(digest=digest, why="NotFound: there is no such blob"))
     done = child.done()
-    assert done.executed == 5, "its own middle is used"
+    assert done.executed == left
     assert done.update is not None
     assert home.update_path(done.update).read_bytes() == peaceful_update(spec)
 

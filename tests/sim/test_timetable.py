@@ -58,6 +58,7 @@ def test_while_a_manifest_cannot_be_read_the_shards_it_may_name_stay(
 ) -> None:
     sim = Simulation(folder)
     spec = sim.add_job()
+    sim.daemon.blobs.put(b"a shard, which the manifest alone names")
     stored = set(sim.daemon.blobs.digests())
     damage(sim.daemon.blobs.path(spec.dataset))
     sim.clock.advance(sim.daemon.settings.blobs.keep + timedelta(days=1))
